@@ -1,0 +1,1 @@
+"""What the notebooks import: data loading, training, inspection and plotting."""

@@ -1,0 +1,132 @@
+"""Checkpoints of a training run: written atomically, read without running foreign code.
+
+A checkpoint holds everything the rest of the run depends on, so that a run that was killed at any
+step and started again ends with the same bits as one that was left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import torch
+
+FORMAT = "convnets-checkpoint-1"
+
+
+class CheckpointError(RuntimeError):
+    """The checkpoint cannot be used; the message says why and what to do."""
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold `folder` for one run; the lock ends with the process, however it ends.
+
+    Raises:
+        CheckpointError: another run is writing there, or nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / "lock")
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise CheckpointError(
+            f"another run is writing checkpoints to {folder}: wait for it to end, or give this "
+            "run a folder of its own."
+        ) from None
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write checkpoints to {folder} ({error.strerror or error}): choose a folder "
+            "that can be written."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write `state` to `path` so that `path` is always whole: the old or the new checkpoint.
+
+    Raises:
+        CheckpointError: it could not be written (the disk is full, say); the old one still stands.
+    """
+    part = path.with_suffix(".part")
+    try:
+        with open(part, "wb") as file:
+            torch.save({"format": FORMAT, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        part.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"could not write the checkpoint {path} ({error}): make room or choose another "
+            "folder, and start again; training goes on from the last one that was written."
+        ) from None
+
+
+def load(path: Path, map_location: torch.device) -> dict[str, Any]:
+    """Read a checkpoint with `weights_only=True`, so that nothing in the file is executed.
+
+    Raises:
+        CheckpointError: the file is truncated, or is no checkpoint of this course.
+    """
+    try:
+        state = torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged or foreign file
+        reason = str(error).splitlines()[0][:100]
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint ({reason}): it is damaged or not ours; "
+            "delete it to train from the start."
+        ) from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} is no checkpoint of this course ({FORMAT} was expected): choose another "
+            "folder, or delete the file to train from the start."
+        )
+    return state
+
+
+def require_same(path: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Refuse a checkpoint of another model, data or configuration, naming the first difference.
+
+    Raises:
+        CheckpointError: `found` and `expected` differ.
+    """
+    for key in sorted(found.keys() | expected.keys()):
+        if found.get(key) != expected.get(key):
+            raise CheckpointError(
+                f"the checkpoint {path} belongs to another run: {key} was {found.get(key)!r} and "
+                f"is now {expected.get(key)!r}; train with the former value, choose another "
+                "folder, or delete the file to train from the start."
+            )
+
+
+def rng_state(device: torch.device) -> dict[str, Any]:
+    """The states of Python's, NumPy's and torch's random generators."""
+    name, keys, position, has_gauss, gauss = np.random.get_state()
+    state = {
+        "python": random.getstate(),
+        "numpy": (name, keys.tolist(), position, has_gauss, gauss),
+        "torch": torch.get_rng_state(),
+    }
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_rng_state(state: dict[str, Any], device: torch.device) -> None:
+    """The inverse of `rng_state`."""
+    random.setstate(state["python"])
+    name, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((name, np.array(keys, np.uint32), position, has_gauss, gauss))
+    torch.set_rng_state(state["torch"].cpu())
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"].cpu(), device)

@@ -1,0 +1,177 @@
+"""The command line of `utils.train`: train a chapter's network and record the runs.
+
+    python -m utils.train resnet:resnet20 --epochs 20 --seeds 0 1 2
+
+Each finished run is appended to `results/CHAPTER.json` with its provenance. A run that is there
+already is skipped, and one that was interrupted goes on from its checkpoint: give the same
+command again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import datetime
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from utils import chapters, notebooks, results, runtime
+from utils.checkpoint import CheckpointError
+from utils.data import CIFAR10, DataError, load_cifar10
+from utils.inspect import count_parameters
+from utils.train import Diverged, evaluate, fit
+
+CHECKPOINTS = Path(__file__).resolve().parent.parent / ".checkpoints"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line; exits with a sentence where something is wrong."""
+    args = _parser().parse_args(argv)
+    if args.profile:
+        os.environ["COURSE_PROFILE"] = args.profile
+    try:
+        builder, arguments, options = _understand(args)
+        data = load_cifar10()
+        if data.provenance["synthetic"] and not args.dry:
+            raise ValueError(
+                "no CIFAR-10 was found, and the synthetic stand-in gives no result to record: "
+                "set CIFAR10_ROOT to the images, or give --dry to train without recording."
+            )
+        for seed in args.seeds:
+            run(args, builder, arguments, options, data, seed)
+    except (ValueError, DataError, CheckpointError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted: the same command goes on from the last checkpoint.")
+
+
+def run(args, builder, arguments, options, data: CIFAR10, seed: int) -> dict[str, Any] | None:
+    """Train one seed and record it; returns the record, or None where it was there already."""
+    chapter, name = args.network.split(":")
+    what = f"{chapter}:{name} {args.experiment} seed {seed}"
+    # What the run is, apart from how fast it went: two runs that agree in this are one.
+    key = {
+        "model": name,
+        "experiment": args.experiment,
+        "seed": seed,
+        "epochs": args.epochs,
+        "asked": {**options, **{f"model.{k}": v for k, v in arguments.items()}},
+        "profile": runtime.profile().name,
+    }
+    if not args.dry and any(_key(record) == key for record in results.load(chapter)):
+        print(f"{what}: recorded already, skipped")
+        return None
+    print(f"{what}: {args.epochs} epochs, {key['asked'] or 'default options'}", flush=True)
+    code = hashlib.sha256(json.dumps([chapter, key], sort_keys=True).encode()).hexdigest()[:8]
+    folder = CHECKPOINTS / f"{chapter}-{name}-{args.experiment}-{seed}-{code}"
+    runtime.seed_everything(seed)
+    model = builder(**arguments)
+    started, diverged = time.perf_counter(), False
+    history = {k: [] for k in ("loss", "train_accuracy", "val_loss", "val_accuracy", "lr")}
+    history["seconds"] = []
+    config = dict(options)
+    try:
+        trained = fit(model, data, epochs=args.epochs, seed=seed, checkpoint=folder, **options)
+        history = {k: getattr(trained, k) for k in history}
+        config = trained.config
+    except Diverged as error:
+        print(f"{what}: {error}")
+        diverged = True
+    seconds = sum(history["seconds"]) or time.perf_counter() - started
+    record = {
+        "schema": results.SCHEMA_VERSION,
+        "chapter": chapter,
+        "model": name,
+        "experiment": args.experiment,
+        "seed": seed,
+        "epochs": args.epochs,
+        "parameters": count_parameters(model),
+        "val_accuracy": evaluate(model, data.val).accuracy,
+        "test_accuracy": None if args.no_test else evaluate(model, data.test).accuracy,
+        "seconds": round(seconds, 1),
+        "diverged": diverged,
+        "history": {k: [round(float(v), 5) for v in values] for k, values in history.items()},
+        "config": {**config, "asked": key["asked"]},
+        "provenance": provenance(chapter, data),
+    }
+    if args.dry:
+        print(f"{what}: validation accuracy {record['val_accuracy']:.4f}, not recorded (--dry)")
+    else:
+        path = results.append(chapter, record)
+        print(f"{what}: validation accuracy {record['val_accuracy']:.4f}, added to {path.name}")
+    shutil.rmtree(folder, ignore_errors=True)
+    return record
+
+
+def provenance(chapter: str, data: CIFAR10) -> dict[str, Any]:
+    """Where a run's numbers come from: date, machine, versions, data and code."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        **runtime.machine(),
+        "profile": runtime.profile().name,
+        "data": data.provenance,
+        "code_hash": chapters.load(chapter).CODE_HASH,
+        "utils_hash": notebooks.utils_hash(),
+    }
+
+
+def _key(record: dict[str, Any]) -> dict[str, Any]:
+    names = ("model", "experiment", "seed", "epochs")
+    return {
+        **{name: record[name] for name in names},
+        "asked": record["config"].get("asked", {}),
+        "profile": record["provenance"]["profile"],
+    }
+
+
+def _understand(args) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """The builder, its arguments and the options of `fit` that the command line names."""
+    chapter, colon, name = args.network.partition(":")
+    if not colon:
+        raise ValueError(f"{args.network!r} should be CHAPTER:NETWORK, as in resnet:resnet20.")
+    module = chapters.load(chapter)
+    builder = getattr(module, name, None)
+    if not callable(builder):
+        known = ", ".join(k for k, v in vars(module).items() if callable(v) and k[0].islower())
+        raise ValueError(f"chapter {chapter} has no network {name!r}; it exports {known}.")
+    options, known = _pairs(args.set), fit.__kwdefaults__ or {}
+    if unknown := options.keys() - known.keys():
+        raise ValueError(
+            f"fit has no option {', '.join(sorted(unknown))}; it has {', '.join(known)}."
+        )
+    return builder, _pairs(args.model_args), options
+
+
+def _pairs(words: list[str]) -> dict[str, Any]:
+    pairs = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"{word!r} should be NAME=VALUE, as in lr=0.1.")
+        try:
+            pairs[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            pairs[key] = value
+    return pairs
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m utils.train", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    add = parser.add_argument
+    add("network", metavar="CHAPTER:NETWORK", help="a function that the chapter exports")
+    add("--epochs", type=int, required=True)
+    add("--seeds", type=int, nargs="+", default=[0])
+    add("--experiment", default="default", help="the name under which results are filed")
+    add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="options of fit: lr=0.1 …")
+    add("--model-args", nargs="+", default=[], metavar="NAME=VALUE")
+    add("--profile", help="smoke, cpu or full (otherwise COURSE_PROFILE decides)")
+    add("--no-test", action="store_true", help="leave the test split alone (for choosing)")
+    add("--dry", action="store_true", help="train and print, but record nothing")
+    return parser

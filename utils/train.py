@@ -1,0 +1,360 @@
+"""The training loop of the course: `fit` trains, `evaluate` measures.
+
+One loop for every chapter, readable from top to bottom. What makes it fast on a CPU: batches are
+cut from one tensor (`utils.data.Batches`), tensors lie in memory with their channels last, and
+convolutions run in bfloat16 where the processor has instructions for it. What makes it safe:
+everything that decides the result follows from `seed`, and a checkpoint holds all of it.
+
+From a terminal, `python -m utils.train resnet:resnet20 --epochs 20 --seeds 0 1 2` trains the same
+way and records the runs in `results/`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from tqdm import tqdm
+
+from utils import checkpoint as ckpt
+from utils import runtime
+from utils.data import CIFAR10, Batches, Split
+
+SAVE_EVERY = 30.0  # seconds between checkpoints within an epoch
+SEEDS_USED: list[int] = []  # for the provenance of a recorded chapter
+
+
+class Diverged(RuntimeError):
+    """The loss became infinite or NaN; `step` and `epoch` say when, counted from 0."""
+
+    def __init__(self, step: int, epoch: int, lr: float):
+        self.step, self.epoch = step, epoch
+        super().__init__(
+            f"the loss is no longer finite at step {step} (epoch {epoch + 1}, learning rate "
+            f"{lr:.3g}): lower the learning rate or normalise the activations; the last good "
+            "checkpoint, if there is one, is kept."
+        )
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Mean cross-entropy and accuracy (a fraction, 0 to 1) over `n` images."""
+
+    loss: float
+    accuracy: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"loss {self.loss:.3f}, accuracy {100 * self.accuracy:.1f} % of {self.n:,}"
+
+
+@dataclass
+class History:
+    """What `fit` saw, one number per epoch.
+
+    `loss` and `train_accuracy` are running averages over the epoch, in training mode and on
+    augmented images; `val_*` are measured after it; `lr` is the last of the epoch; `seconds` is
+    the time spent training, without validation.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    train_accuracy: list[float] = field(default_factory=list)
+    val_loss: list[float] = field(default_factory=list)
+    val_accuracy: list[float] = field(default_factory=list)
+    lr: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def line(self, epoch: int = -1) -> str:
+        """One epoch in one line."""
+        epoch %= len(self.loss)
+        val = f"  val {100 * self.val_accuracy[epoch]:5.1f} %" if self.val_accuracy else ""
+        return (
+            f"epoch {epoch + 1:3d}/{self.config['epochs']}  loss {self.loss[epoch]:.3f}  "
+            f"train {100 * self.train_accuracy[epoch]:5.1f} %{val}  {self.seconds[epoch]:.1f} s"
+        )
+
+    def table(self) -> str:
+        """All epochs, a line each."""
+        return "\n".join(self.line(epoch) for epoch in range(len(self.loss)))
+
+
+def fit(
+    model: nn.Module,
+    data: CIFAR10,
+    *,
+    epochs: int,
+    seed: int = 0,
+    batch_size: int = 128,
+    optimizer: str = "sgd",
+    lr: float = 0.2,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    schedule: str = "onecycle",
+    warmup: float = 0.25,
+    label_smoothing: float = 0.1,
+    augment: bool = True,
+    precision: str = "auto",
+    checkpoint: str | Path | None = None,
+    device: torch.device | None = None,
+    validate: bool = True,
+    progress: bool = True,
+    on_step: Callable[[int, nn.Module, float], None] | None = None,
+) -> History:
+    """Train `model` in place on `data.train`, measuring on `data.val` after every epoch.
+
+    Args:
+        model: maps (B, 3, 32, 32) to logits (B, classes).
+        data: from `load_cifar10`; the test split is not touched.
+        epochs: passes over the training split.
+        seed: decides order, augmentation and dropout. The weights are the caller's: seed before
+            building the model.
+        lr: the highest learning rate. Under `"onecycle"` it is reached after the fraction
+            `warmup` of all steps, by a cosine, and falls to almost zero by another
+            (Smith and Topin, 2018); under `"constant"` it stays.
+        weight_decay: applied to weights of two or more dimensions, not to biases and norms.
+        precision: "float32", "bfloat16" (autocast; master weights stay float32), or "auto":
+            bfloat16 where the hardware has instructions for it.
+        checkpoint: a folder. A run that was interrupted goes on from there and ends with the
+            same bits; a finished one is loaded and returned at once.
+        validate: measure on `data.val` after every epoch.
+        on_step: called with (step, model, loss) after every optimiser step.
+
+    Raises:
+        ValueError: an option has an impossible value.
+        Diverged: the loss is no longer finite.
+        CheckpointError: the checkpoint is damaged, of another run, or cannot be written.
+    """
+    config = {
+        key: value
+        for key, value in locals().items()
+        if key not in ("model", "data", "checkpoint", "device", "validate", "progress", "on_step")
+    }
+    _check(config)
+    device = device or runtime.device()
+    amp = config["precision"] = _precision(precision, device)
+    if checkpoint is not None:
+        with ckpt.folder_lock(Path(checkpoint)):
+            path = Path(checkpoint) / "last.pt"
+            return _run(model, data, config, amp, device, path, validate, progress, on_step)
+    return _run(model, data, config, amp, device, None, validate, progress, on_step)
+
+
+def _run(model, data, config, amp, device, path, validate, progress, on_step) -> History:
+    epochs, seed = config["epochs"], config["seed"]
+    SEEDS_USED.append(seed)
+    runtime.seed_everything(seed)
+    model.to(device=device, memory_format=torch.channels_last)
+    batches = Batches(
+        data.train,
+        config["batch_size"],
+        augment=config["augment"],
+        device=device,
+        dtype=torch.bfloat16 if amp == "bfloat16" else torch.float32,
+        seed=seed,
+    )
+    optimizer = _optimizer(model, config)
+    scheduler = _scheduler(optimizer, config, epochs * len(batches))
+    history = History(config=config)
+    identity = _identity(model, data, config) if path else {}
+    first_epoch = first_step = 0
+    totals = torch.zeros(3, device=device, dtype=torch.float64)  # loss, correct, images
+    spent = 0.0
+
+    if path and path.exists():
+        state = ckpt.load(path, device)
+        ckpt.require_same(path, state["identity"], identity)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        scheduler.load_state_dict(state["scheduler"])
+        history = History(**state["history"])
+        first_epoch, first_step, spent = state["epoch"], state["step"], state["seconds"]
+        totals.copy_(state["totals"])
+        ckpt.set_rng_state(state["rng"], device)
+        if progress and first_epoch < epochs:
+            print(f"going on from {path}: epoch {first_epoch + 1}, step {first_step}")
+
+    def save(epoch: int, step: int, seconds: float) -> None:
+        ckpt.save(
+            path,
+            {
+                "identity": identity,
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "scheduler": scheduler.state_dict(),
+                "history": asdict(history),
+                "epoch": epoch,
+                "step": step,
+                "seconds": seconds,
+                "totals": totals,
+                "rng": ckpt.rng_state(device),
+            },
+        )
+
+    saved = time.perf_counter()
+    for epoch in range(first_epoch, epochs):
+        model.train()
+        batches.epoch, batches.skip = epoch, first_step
+        started = time.perf_counter() - spent
+        bar = tqdm(
+            batches,
+            desc=f"epoch {epoch + 1}/{epochs}",
+            initial=first_step,
+            total=len(batches),
+            leave=False,
+            disable=None if not progress else False,
+        )
+        for step, (x, y) in enumerate(bar, first_step):
+            with torch.autocast(device.type, torch.bfloat16, enabled=amp == "bfloat16"):
+                logits = model(x)
+            loss = F.cross_entropy(logits.float(), y, label_smoothing=config["label_smoothing"])
+            optimizer.zero_grad()
+            loss.backward()
+            lr = scheduler.get_last_lr()[0]
+            # Reading the loss makes a GPU wait, so there it is looked at now and then.
+            look = device.type == "cpu" or step % 50 == 0 or step + 1 == len(batches)
+            if look and not math.isfinite(loss.item()):
+                raise Diverged(epoch * len(batches) + step, epoch, lr)
+            optimizer.step()
+            scheduler.step()
+            with torch.no_grad():
+                correct = (logits.argmax(1) == y).sum()
+                totals += torch.stack([loss.double() * len(y), correct, _count(y)])
+            if on_step is not None:
+                on_step(epoch * len(batches) + step, model, loss.item())
+            due = time.perf_counter() - saved > SAVE_EVERY and step + 1 < len(batches)
+            if path and look and due:
+                save(epoch, step + 1, time.perf_counter() - started)
+                saved = time.perf_counter()
+        seconds = time.perf_counter() - started
+        loss_sum, correct, images = totals.tolist()
+        history.loss.append(loss_sum / images)
+        history.train_accuracy.append(correct / images)
+        history.lr.append(lr)
+        history.seconds.append(round(seconds, 2))
+        if validate:
+            metrics = evaluate(model, data.val, device=device, precision=amp)
+            history.val_loss.append(metrics.loss)
+            history.val_accuracy.append(metrics.accuracy)
+        if progress:
+            print(history.line())
+        totals.zero_()
+        first_step, spent = 0, 0.0
+        if path:
+            save(epoch + 1, 0, 0.0)
+            saved = time.perf_counter()
+    model.eval()
+    return history
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module,
+    split: Split,
+    *,
+    batch_size: int = 500,
+    device: torch.device | None = None,
+    precision: str = "auto",
+) -> Metrics:
+    """Cross-entropy and accuracy of `model` in evaluation mode on every image of `split`.
+
+    The model is left in the mode (training or evaluation) it came in.
+    """
+    device = device or runtime.device()
+    amp = _precision(precision, device) == "bfloat16"
+    model.to(device=device, memory_format=torch.channels_last)
+    was_training = model.training
+    model.eval()
+    size = min(batch_size, len(split))
+    totals = torch.zeros(2, device=device, dtype=torch.float64)
+    for x, y in Batches(split, size, shuffle=False, device=device):
+        with torch.autocast(device.type, torch.bfloat16, enabled=amp):
+            logits = model(x).float()
+        loss = F.cross_entropy(logits, y, reduction="sum")
+        totals += torch.stack([loss, (logits.argmax(1) == y).sum()])
+    model.train(was_training)
+    loss, correct = totals.tolist()
+    return Metrics(loss / len(split), correct / len(split), len(split))
+
+
+def _count(y: torch.Tensor) -> torch.Tensor:
+    return torch.full((), len(y), device=y.device, dtype=torch.float64)
+
+
+def _check(config: dict[str, Any]) -> None:
+    """Refuse impossible options before any work is done."""
+    rules = {
+        "epochs": (config["epochs"] >= 1, "at least 1"),
+        "batch_size": (config["batch_size"] >= 1, "at least 1"),
+        "lr": (0 < config["lr"] < math.inf, "a positive number"),
+        "warmup": (0 <= config["warmup"] < 1, "at least 0 and less than 1"),
+        "label_smoothing": (0 <= config["label_smoothing"] < 1, "at least 0 and less than 1"),
+        "weight_decay": (config["weight_decay"] >= 0, "0 or more"),
+        "optimizer": (config["optimizer"] in ("sgd", "adamw"), "'sgd' or 'adamw'"),
+        "schedule": (config["schedule"] in ("onecycle", "constant"), "'onecycle' or 'constant'"),
+        "precision": (
+            config["precision"] in ("auto", "float32", "bfloat16"),
+            "'auto', 'float32' or 'bfloat16'",
+        ),
+    }
+    for name, (fine, wanted) in rules.items():
+        if not fine:
+            raise ValueError(f"{name} is {config[name]!r}, but must be {wanted}.")
+
+
+def _precision(precision: str, device: torch.device) -> str:
+    if precision != "auto":
+        return precision
+    return "bfloat16" if runtime.has_bfloat16(device) else "float32"
+
+
+def _optimizer(model: nn.Module, config: dict[str, Any]) -> torch.optim.Optimizer:
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config["weight_decay"]},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if config["optimizer"] == "adamw":
+        return torch.optim.AdamW(groups, lr=config["lr"])
+    nesterov = config["momentum"] > 0
+    return torch.optim.SGD(groups, lr=config["lr"], momentum=config["momentum"], nesterov=nesterov)
+
+
+def _scheduler(optimizer, config: dict[str, Any], steps: int):
+    if config["schedule"] == "constant":
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        max_lr=config["lr"],
+        total_steps=steps + 1,  # the step after the last has a learning rate too
+        pct_start=config["warmup"],
+        cycle_momentum=False,
+        div_factor=25.0,
+        final_div_factor=1_000.0,
+    )
+
+
+def _identity(model: nn.Module, data: CIFAR10, config: dict[str, Any]) -> dict[str, Any]:
+    """What must agree for a checkpoint to be continued, each entry small enough to print."""
+    shapes = str([(k, tuple(v.shape)) for k, v in model.state_dict().items()])
+    pixels = hashlib.sha256(data.train.labels.numpy().tobytes())
+    pixels.update(data.train.images[::101].numpy().tobytes())
+    return {
+        **{f"option {key}": value for key, value in config.items()},
+        "the model": hashlib.sha256(shapes.encode()).hexdigest()[:12],
+        "the training data": pixels.hexdigest()[:12],
+    }
+
+
+if __name__ == "__main__":
+    from utils.runs import main
+
+    main()
