@@ -4,6 +4,8 @@ import copy
 import json
 import math
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -51,7 +53,8 @@ def test_what_is_appended_is_read_back(tmp_path):
     results.append("toy", record(seed=0), tmp_path)
     results.append("toy", record(seed=1), tmp_path)
     assert results.load("toy", tmp_path) == [record(seed=0), record(seed=1)]
-    assert [p.name for p in tmp_path.iterdir()] == ["toy.json"]
+    assert [p.name for p in tmp_path.glob("*.json")] == ["toy.json"]
+    assert {p.name for p in tmp_path.iterdir()} <= {"toy.json", ".toy.lock"}
 
 
 def test_select_looks_at_the_record_and_its_configuration():
@@ -115,7 +118,23 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         results.append("toy", record(seed=1), tmp_path)
     monkeypatch.undo()
     assert results.load("toy", tmp_path) == [record()]
-    assert [p.name for p in tmp_path.iterdir()] == ["toy.json"]
+    assert [p.name for p in tmp_path.glob("*.json")] == ["toy.json"]
+    assert {p.name for p in tmp_path.iterdir()} <= {"toy.json", ".toy.lock"}
+
+
+def test_two_processes_may_append_at_once(tmp_path):
+    command = (
+        "import json, sys; from utils import results; from pathlib import Path;"
+        "r = json.loads(sys.argv[1]);"
+        "[results.append('toy', {**r, 'seed': s}, Path(sys.argv[2])) for s in range(20)]"
+    )
+    both = [
+        subprocess.Popen([sys.executable, "-c", command, json.dumps(RECORD), str(tmp_path)],
+                         cwd=results.FOLDER.parent)
+        for _ in range(2)
+    ]  # fmt: skip
+    assert [p.wait() for p in both] == [0, 0]
+    assert len(results.load("toy", tmp_path)) == 40
 
 
 def test_every_recorded_file_is_valid():

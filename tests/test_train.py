@@ -177,7 +177,7 @@ def test_a_batch_larger_than_the_split_is_refused(data):
 
 
 def test_nan_stops_with_the_step_and_keeps_the_last_good_checkpoint(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(ckpt, "SAVE_EVERY", 0.0)
     model = make_model()
 
     def poison(step, model, loss):
@@ -211,7 +211,7 @@ def interrupt_at(step):
 def test_interrupted_at_any_step_it_ends_with_the_same_bits(
     data, straight, tmp_path, monkeypatch, step
 ):
-    monkeypatch.setattr(train, "SAVE_EVERY", 0.0)  # a checkpoint after every step
+    monkeypatch.setattr(ckpt, "SAVE_EVERY", 0.0)  # a checkpoint after every step
     with pytest.raises(Interrupted):
         fit(make_model(), data, **OPTIONS, checkpoint=tmp_path, on_step=interrupt_at(step))
     model = make_model(seed=99)  # weights are the checkpoint's where there is one
@@ -238,8 +238,8 @@ CHILD = """
     import sys, torch
     sys.path[:0] = [{root!r}, {tests!r}]
     from test_train import make_data, make_model, OPTIONS
-    from utils import train
-    train.SAVE_EVERY = 0.0
+    from utils import checkpoint, train
+    checkpoint.SAVE_EVERY = 0.0
     def on_step(step, model, loss):
         print("step", step, flush=True)
     model = make_model()

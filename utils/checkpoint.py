@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,96 @@ import filelock
 import numpy as np
 import torch
 
+from utils import distributed
+
 FORMAT = "convnets-checkpoint-1"
+SAVE_EVERY = 30.0  # seconds between checkpoints within an epoch
 
 
 class CheckpointError(RuntimeError):
     """The checkpoint cannot be used; the message says why and what to do."""
+
+
+@dataclass
+class Position:
+    """How far a run had come: epoch, step within it, seconds and sums of that epoch so far."""
+
+    epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+
+
+class Checkpoint:
+    """The checkpoint of one run, `FOLDER/last.pt`, locked while the run lasts.
+
+    With no folder it does nothing. Among several processes, process 0 writes and all read.
+
+    Raises:
+        CheckpointError: another run is writing there, or nothing can be written there.
+    """
+
+    def __init__(self, folder: str | Path | None, device: torch.device) -> None:
+        self.path = Path(folder) / "last.pt" if folder is not None else None
+        self.device, self.identity, self.saved = device, {}, time.perf_counter()
+
+    def __enter__(self) -> Checkpoint:
+        self.lock = contextlib.ExitStack()
+        if self.path and distributed.rank() == 0:
+            self.lock.enter_context(folder_lock(self.path.parent))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.lock.close()
+
+    def restore(self, parts: dict[str, Any], identity: dict[str, Any], progress: bool) -> Position:
+        """Load what was saved into `parts`, if anything was, and say where to go on.
+
+        Raises:
+            CheckpointError: the file is damaged, or of another run.
+        """
+        self.identity = identity
+        if not self.path or not distributed.agree(self.path.exists(), self.device):
+            return Position()
+        state = load(self.path, self.device)
+        require_same(self.path, state["identity"], identity)
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        set_rng_state(state["rng"][distributed.rank()], self.device)
+        position = state["position"]
+        at = Position(**position | {"sums": position["sums"][distributed.rank()]})
+        if progress and at.epoch < identity["option epochs"]:
+            print(f"going on from {self.path}: epoch {at.epoch + 1}, step {at.step}")
+        return at
+
+    def due(self) -> bool:
+        """Whether it is time to save again."""
+        now = time.perf_counter() - self.saved > SAVE_EVERY
+        return self.path is not None and distributed.agree(now, self.device)
+
+    def save(
+        self,
+        parts: dict[str, Any],
+        epoch: int,
+        step: int = 0,
+        seconds: float = 0.0,
+        sums: list[float] | None = None,
+    ) -> None:
+        """Write the state of `parts` and of the random generators.
+
+        Raises:
+            CheckpointError: it could not be written; the one before still stands.
+        """
+        if not self.path:
+            return
+        rng = distributed.gather(rng_state(self.device))
+        everyone = distributed.gather(sums or Position().sums)
+        if distributed.rank() == 0:
+            position = {"epoch": epoch, "step": step, "seconds": seconds}
+            state = {name: part.state_dict() for name, part in parts.items()}
+            state |= {"identity": self.identity, "rng": rng}
+            save(self.path, {**state, "position": position | {"sums": everyone}})
+        self.saved = time.perf_counter()
 
 
 @contextlib.contextmanager

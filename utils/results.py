@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import filelock
 import jsonschema
 
 FOLDER = Path(__file__).resolve().parent.parent / "results"
@@ -157,9 +158,14 @@ def append(chapter: str, record: dict[str, Any], folder: Path | None = None) -> 
     folder = folder or FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{chapter}.json"
-    records = [*load(chapter, folder), record]
+    with filelock.FileLock(folder / f".{chapter}.lock"):  # two runs may end at once
+        _replace(path, [*load(chapter, folder), record])
+    return path
+
+
+def _replace(path: Path, records: list[dict[str, Any]]) -> None:
     text = "[\n" + ",\n".join(json.dumps(r, sort_keys=True) for r in records) + "\n]\n"
-    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{chapter}.", suffix=".json")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".json")
     try:
         with os.fdopen(handle, "w", encoding="utf8") as file:
             file.write(text)
@@ -168,4 +174,3 @@ def append(chapter: str, record: dict[str, Any], folder: Path | None = None) -> 
     except BaseException:
         os.unlink(name)
         raise
-    return path

@@ -18,14 +18,17 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from utils import chapters, notebooks, results, runtime
+from torch import nn
+
+from utils import chapters, distributed, notebooks, results, runtime
 from utils.checkpoint import CheckpointError
 from utils.data import CIFAR10, DataError, load_cifar10
 from utils.inspect import count_parameters
-from utils.train import Diverged, evaluate, fit
+from utils.train import Diverged, History, evaluate, fit
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / ".checkpoints"
 
@@ -51,7 +54,14 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit("interrupted: the same command goes on from the last checkpoint.")
 
 
-def run(args, builder, arguments, options, data: CIFAR10, seed: int) -> dict[str, Any] | None:
+def run(
+    args: argparse.Namespace,
+    builder: Callable[..., nn.Module],
+    arguments: dict[str, Any],
+    options: dict[str, Any],
+    data: CIFAR10,
+    seed: int,
+) -> dict[str, Any] | None:
     """Train one seed and record it; returns the record, or None where it was there already."""
     chapter, name = args.network.split(":")
     what = f"{chapter}:{name} {args.experiment} seed {seed}"
@@ -73,17 +83,14 @@ def run(args, builder, arguments, options, data: CIFAR10, seed: int) -> dict[str
     runtime.seed_everything(seed)
     model = builder(**arguments)
     started, diverged = time.perf_counter(), False
-    history = {k: [] for k in ("loss", "train_accuracy", "val_loss", "val_accuracy", "lr")}
-    history["seconds"] = []
-    config = dict(options)
+    history, config = History(), {**options}
     try:
-        trained = fit(model, data, epochs=args.epochs, seed=seed, checkpoint=folder, **options)
-        history = {k: getattr(trained, k) for k in history}
-        config = trained.config
+        history = fit(model, data, epochs=args.epochs, seed=seed, checkpoint=folder, **options)
+        config = history.config
     except Diverged as error:
         print(f"{what}: {error}")
         diverged = True
-    seconds = sum(history["seconds"]) or time.perf_counter() - started
+    seconds = sum(history.seconds) or time.perf_counter() - started
     record = {
         "schema": results.SCHEMA_VERSION,
         "chapter": chapter,
@@ -96,10 +103,16 @@ def run(args, builder, arguments, options, data: CIFAR10, seed: int) -> dict[str
         "test_accuracy": None if args.no_test else evaluate(model, data.test).accuracy,
         "seconds": round(seconds, 1),
         "diverged": diverged,
-        "history": {k: [round(float(v), 5) for v in values] for k, values in history.items()},
+        "history": {
+            name: [round(value, 5) for value in values]
+            for name, values in vars(history).items()
+            if name != "config"
+        },
         "config": {**config, "asked": key["asked"]},
         "provenance": provenance(chapter, data),
     }
+    if distributed.rank() > 0:
+        return record
     if args.dry:
         print(f"{what}: validation accuracy {record['val_accuracy']:.4f}, not recorded (--dry)")
     else:
@@ -130,7 +143,9 @@ def _key(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _understand(args) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+def _understand(
+    args: argparse.Namespace,
+) -> tuple[Callable[..., nn.Module], dict[str, Any], dict[str, Any]]:
     """The builder, its arguments and the options of `fit` that the command line names."""
     chapter, colon, name = args.network.partition(":")
     if not colon:
@@ -162,8 +177,11 @@ def _pairs(words: list[str]) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m utils.train", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add = parser.add_argument
     add("network", metavar="CHAPTER:NETWORK", help="a function that the chapter exports")
     add("--epochs", type=int, required=True)

@@ -15,7 +15,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +25,21 @@ from torch import nn
 from tqdm import tqdm
 
 from utils import checkpoint as ckpt
-from utils import runtime
+from utils import distributed, runtime
 from utils.data import CIFAR10, Batches, Split
 
-SAVE_EVERY = 30.0  # seconds between checkpoints within an epoch
+OPTIONS = (
+    "epochs", "seed", "batch_size", "optimizer", "lr", "momentum", "weight_decay", "schedule",
+    "warmup", "label_smoothing", "augment", "precision",
+)  # fmt: skip
+OnStep = Callable[[int, nn.Module, float], None]
 SEEDS_USED: list[int] = []  # for the provenance of a recorded chapter
 
 
 class Diverged(RuntimeError):
     """The loss became infinite or NaN; `step` and `epoch` say when, counted from 0."""
 
-    def __init__(self, step: int, epoch: int, lr: float):
+    def __init__(self, step: int, epoch: int, lr: float) -> None:
         self.step, self.epoch = step, epoch
         super().__init__(
             f"the loss is no longer finite at step {step} (epoch {epoch + 1}, learning rate "
@@ -73,6 +77,14 @@ class History:
     seconds: list[float] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Everything, for a checkpoint."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        vars(self).update(state)
+
     def line(self, epoch: int = -1) -> str:
         """One epoch in one line."""
         epoch %= len(self.loss)
@@ -107,7 +119,7 @@ def fit(
     device: torch.device | None = None,
     validate: bool = True,
     progress: bool = True,
-    on_step: Callable[[int, nn.Module, float], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> History:
     """Train `model` in place on `data.train`, measuring on `data.val` after every epoch.
 
@@ -133,124 +145,89 @@ def fit(
         Diverged: the loss is no longer finite.
         CheckpointError: the checkpoint is damaged, of another run, or cannot be written.
     """
-    config = {
-        key: value
-        for key, value in locals().items()
-        if key not in ("model", "data", "checkpoint", "device", "validate", "progress", "on_step")
-    }
+    config = {key: value for key, value in locals().items() if key in OPTIONS}
     _check(config)
-    device = device or runtime.device()
-    amp = config["precision"] = _precision(precision, device)
-    if checkpoint is not None:
-        with ckpt.folder_lock(Path(checkpoint)):
-            path = Path(checkpoint) / "last.pt"
-            return _run(model, data, config, amp, device, path, validate, progress, on_step)
-    return _run(model, data, config, amp, device, None, validate, progress, on_step)
+    device = distributed.start(device or runtime.device())
+    config["precision"] = _precision(precision, device)
+    with ckpt.Checkpoint(checkpoint, device) as saved:
+        return _run(model, data, config, device, saved, validate, progress, on_step)
 
 
-def _run(model, data, config, amp, device, path, validate, progress, on_step) -> History:
-    epochs, seed = config["epochs"], config["seed"]
-    SEEDS_USED.append(seed)
-    runtime.seed_everything(seed)
-    model.to(device=device, memory_format=torch.channels_last)
+def _run(
+    model: nn.Module,
+    data: CIFAR10,
+    config: dict[str, Any],
+    device: torch.device,
+    saved: ckpt.Checkpoint,
+    validate: bool,
+    progress: bool,
+    on_step: OnStep | None,
+) -> History:
+    rank, world = distributed.rank(), distributed.world()
+    progress = progress and rank == 0
+    runtime.seed_everything(config["seed"])
+    SEEDS_USED.append(config["seed"])
+    low = config["precision"] == "bfloat16"
     batches = Batches(
         data.train,
         config["batch_size"],
         augment=config["augment"],
         device=device,
-        dtype=torch.bfloat16 if amp == "bfloat16" else torch.float32,
-        seed=seed,
+        dtype=torch.bfloat16 if low else torch.float32,
+        seed=config["seed"],
+        rank=rank,
+        world=world,
     )
+    model.to(device=device, memory_format=torch.channels_last)
     optimizer = _optimizer(model, config)
-    scheduler = _scheduler(optimizer, config, epochs * len(batches))
+    scheduler = _scheduler(optimizer, config, config["epochs"] * len(batches))
     history = History(config=config)
-    identity = _identity(model, data, config) if path else {}
-    first_epoch = first_step = 0
-    totals = torch.zeros(3, device=device, dtype=torch.float64)  # loss, correct, images
-    spent = 0.0
+    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "history": history}
+    at = saved.restore(parts, _identity(model, data, config), progress)
+    wrapped = distributed.wrap(model, device)
 
-    if path and path.exists():
-        state = ckpt.load(path, device)
-        ckpt.require_same(path, state["identity"], identity)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        scheduler.load_state_dict(state["scheduler"])
-        history = History(**state["history"])
-        first_epoch, first_step, spent = state["epoch"], state["step"], state["seconds"]
-        totals.copy_(state["totals"])
-        ckpt.set_rng_state(state["rng"], device)
-        if progress and first_epoch < epochs:
-            print(f"going on from {path}: epoch {first_epoch + 1}, step {first_step}")
-
-    def save(epoch: int, step: int, seconds: float) -> None:
-        ckpt.save(
-            path,
-            {
-                "identity": identity,
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "scheduler": scheduler.state_dict(),
-                "history": asdict(history),
-                "epoch": epoch,
-                "step": step,
-                "seconds": seconds,
-                "totals": totals,
-                "rng": ckpt.rng_state(device),
-            },
-        )
-
-    saved = time.perf_counter()
-    for epoch in range(first_epoch, epochs):
+    for epoch in range(at.epoch, config["epochs"]):
         model.train()
-        batches.epoch, batches.skip = epoch, first_step
-        started = time.perf_counter() - spent
-        bar = tqdm(
-            batches,
-            desc=f"epoch {epoch + 1}/{epochs}",
-            initial=first_step,
-            total=len(batches),
-            leave=False,
-            disable=None if not progress else False,
-        )
-        for step, (x, y) in enumerate(bar, first_step):
-            with torch.autocast(device.type, torch.bfloat16, enabled=amp == "bfloat16"):
-                logits = model(x)
-            loss = F.cross_entropy(logits.float(), y, label_smoothing=config["label_smoothing"])
+        batches.epoch, batches.skip = epoch, at.step
+        # Sums over the epoch of loss, correct answers and images; on the device, so as not to wait.
+        sums = torch.tensor(at.sums, dtype=torch.float64, device=device)
+        started = time.perf_counter() - at.seconds
+        for step, (x, y) in enumerate(_bar(batches, epoch, config, at.step, progress), at.step):
+            with torch.autocast(device.type, torch.bfloat16, enabled=low):
+                logits = wrapped(x)
+            losses = F.cross_entropy(
+                logits.float(), y, label_smoothing=config["label_smoothing"], reduction="none"
+            )
             optimizer.zero_grad()
-            loss.backward()
-            lr = scheduler.get_last_lr()[0]
+            # The mean over the batch of all processes, as the gradients are averaged over them.
+            (losses.sum() * (world / batches.size_of(step))).backward()
+            loss, lr = losses.detach().mean(), scheduler.get_last_lr()[0]
             # Reading the loss makes a GPU wait, so there it is looked at now and then.
             look = device.type == "cpu" or step % 50 == 0 or step + 1 == len(batches)
             if look and not math.isfinite(loss.item()):
                 raise Diverged(epoch * len(batches) + step, epoch, lr)
             optimizer.step()
             scheduler.step()
-            with torch.no_grad():
-                correct = (logits.argmax(1) == y).sum()
-                totals += torch.stack([loss.double() * len(y), correct, _count(y)])
+            correct = (logits.detach().argmax(1) == y).sum()
+            sums += torch.stack([losses.detach().double().sum(), correct, torch.ones_like(y).sum()])
             if on_step is not None:
                 on_step(epoch * len(batches) + step, model, loss.item())
-            due = time.perf_counter() - saved > SAVE_EVERY and step + 1 < len(batches)
-            if path and look and due:
-                save(epoch, step + 1, time.perf_counter() - started)
-                saved = time.perf_counter()
+            if look and step + 1 < len(batches) and saved.due():
+                saved.save(parts, epoch, step + 1, time.perf_counter() - started, sums.tolist())
         seconds = time.perf_counter() - started
-        loss_sum, correct, images = totals.tolist()
+        loss_sum, correct, images = distributed.sum_over(sums).tolist()
         history.loss.append(loss_sum / images)
         history.train_accuracy.append(correct / images)
         history.lr.append(lr)
         history.seconds.append(round(seconds, 2))
         if validate:
-            metrics = evaluate(model, data.val, device=device, precision=amp)
+            metrics = evaluate(model, data.val, device=device, precision=config["precision"])
             history.val_loss.append(metrics.loss)
             history.val_accuracy.append(metrics.accuracy)
         if progress:
             print(history.line())
-        totals.zero_()
-        first_step, spent = 0, 0.0
-        if path:
-            save(epoch + 1, 0, 0.0)
-            saved = time.perf_counter()
+        saved.save(parts, epoch + 1)
+        at = ckpt.Position(epoch + 1)
     model.eval()
     return history
 
@@ -285,8 +262,11 @@ def evaluate(
     return Metrics(loss / len(split), correct / len(split), len(split))
 
 
-def _count(y: torch.Tensor) -> torch.Tensor:
-    return torch.full((), len(y), device=y.device, dtype=torch.float64)
+def _bar(batches: Batches, epoch: int, config: dict[str, Any], first: int, progress: bool) -> tqdm:
+    text = {} if progress else {"disable": True}  # unset, TQDM_DISABLE of the environment counts
+    return tqdm(
+        batches, f"epoch {epoch + 1}/{config['epochs']}", len(batches), False, initial=first, **text
+    )
 
 
 def _check(config: dict[str, Any]) -> None:
@@ -328,7 +308,9 @@ def _optimizer(model: nn.Module, config: dict[str, Any]) -> torch.optim.Optimize
     return torch.optim.SGD(groups, lr=config["lr"], momentum=config["momentum"], nesterov=nesterov)
 
 
-def _scheduler(optimizer, config: dict[str, Any], steps: int):
+def _scheduler(
+    optimizer: torch.optim.Optimizer, config: dict[str, Any], steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
     if config["schedule"] == "constant":
         return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
     return torch.optim.lr_scheduler.OneCycleLR(
