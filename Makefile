@@ -49,8 +49,10 @@ $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 $(PYTHON) -m venv $(1)
 endef
 
+BUILD = .venv-book/bin/jupyter-book build -q -W -n --keep-going . >/dev/null
+
 book: .venv-book/installed
-	@.venv-book/bin/jupyter-book build -q -W -n --keep-going . >/dev/null
+	@$(BUILD)
 	@$(BOOK_PYTHON) -m utils.notebooks sync
 	@echo 'The book is at $(CURDIR)/_build/html/index.html'
 
@@ -59,7 +61,7 @@ check: .venv-book/installed
 	@.venv-book/bin/ruff format --quiet --check --output-format concise . || { \
 		echo 'Some files are not formatted: .venv-book/bin/ruff format . does it.' >&2; exit 1; }
 	@.venv-book/bin/codespell
-	@$(MAKE) --no-print-directory book
+	@$(BUILD)
 	@$(BOOK_PYTHON) -m utils.notebooks check
 
 # One pytest for all: unit tests, every notebook run on the smoke profile, and the built pages.

@@ -141,7 +141,8 @@ def test_chapters_and_contents_agree():
 def test_the_address_stands_in_one_place():
     owner_and_name = yaml.safe_load(read("_config.yml"))["repository"]["url"].split("/", 3)[3]
     allowed = {"_config.yml", *(f"chapters/{name}.ipynb" for name in CHAPTERS)}
-    found = {name for name, text in texts() if owner_and_name in text}
+    # A test may name any address it builds with.
+    found = {n for n, text in texts() if owner_and_name in text and not n.startswith("tests/")}
     assert found <= allowed, "write it so that it follows from _config.yml"
 
 

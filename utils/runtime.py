@@ -102,7 +102,7 @@ def machine() -> dict[str, str]:
         name = torch.cuda.get_device_name()
     else:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        name = f"{_cpu_name()}, {cores} cores"
+        name = f"{_cpu_name()}, {cores} core{'s' if cores != 1 else ''}"
     return {
         "device": name,
         "torch": torch.__version__.partition("+")[0],

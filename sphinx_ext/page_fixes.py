@@ -1,0 +1,104 @@
+"""What the theme and the extensions leave to mend in a page.
+
+* The repository's and the site's address come from utils.notebooks.repository(), so that a fork's
+  build (GITHUB_REPOSITORY) points at the fork everywhere.
+* Links keep their & as it is, and a folded solution's title only unfolds it.
+* Scripts that are registered twice go in once; thebe's, which would ask another host, not at all.
+* A chapter's Colab link must end in .ipynb: with no notebook beside it, the theme silently links
+  the .md, which Colab cannot open.
+* Accessibility: the name of a button or <summary> is the text one sees (WCAG 2.5.3); wide tables
+  can be reached and scrolled by keyboard (WCAG 2.1.1).
+* `singlehtml`: an extension that registers visitors for it hides everybody's html ones.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.util import logging
+
+from utils.notebooks import repository
+
+log = logging.getLogger(__name__)
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def configure(app: Sphinx, config: Config) -> None:
+    where = repository(Path(app.confdir or app.srcdir))
+    config.html_baseurl = config.ogp_site_url = where.site_url
+    config.html_theme_options["repository_url"] = where.url
+    config.html_theme_options["repository_branch"] = where.branch
+    config.templates_path = [*config.templates_path, str(TEMPLATES)]
+
+
+def restore_singlehtml(app: Sphinx) -> None:
+    handlers = app.registry.translation_handlers
+    if "singlehtml" in handlers:
+        handlers["singlehtml"] = {**handlers.get("html", {}), **handlers["singlehtml"]}
+
+
+def mend(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    context["script_files"] = _scripts(context.get("script_files", []))
+    if body := context.get("body"):
+        body = body.replace(' aria-label="Toggle hidden content"', "")
+        context["body"] = re.sub(
+            r'(<div class="pst-scrollable-table-container")>', r'\1 tabindex="0">', body
+        )
+    for link in _links(context.get("header_buttons", [])):
+        if "colab" in link and not link.endswith(".ipynb"):
+            log.warning(
+                "its Colab button links %s, which Colab cannot open: there is no notebook beside "
+                "the page. Run: make record CHAPTER=%s",
+                link.rsplit("/", 1)[-1],
+                Path(page).name,
+                location=page,
+                type="page_fixes",
+                subtype="colab",
+            )
+
+
+def mend_doctree(app: Sphinx, doctree: nodes.document, page: str) -> None:
+    for node in list(doctree.findall(nodes.raw)):  # sphinx-thebe's, which Jupyter Book loads
+        if "thebe-config" in node.astext() or "kernelName =" in node.astext():
+            node.parent.remove(node)
+    for link in list(doctree.findall(nodes.reference)):
+        if "&amp;" in link.get("refuri", ""):  # MyST escapes what the writer escapes again
+            link["refuri"] = link["refuri"].replace("&amp;", "&")
+        box = link.parent.parent if isinstance(link.parent, nodes.title) else None
+        if box is not None and type(box).__name__ == "solution_node":
+            link.replace_self(link.children)  # a click on this title unfolds the solution
+
+
+def _scripts(scripts: list[Any]) -> list[Any]:
+    kept, seen = [], set()
+    for script in scripts:
+        name = str(getattr(script, "filename", script) or "")
+        text = (getattr(script, "attributes", None) or {}).get("body") or ""
+        thebe = "THEBE_JS_URL" in text or "thebe" in name
+        if not thebe and (name, text) not in seen:
+            seen.add((name, text))
+            kept.append(script)
+    return kept
+
+
+def _links(buttons: list[dict[str, Any]]) -> list[str]:
+    found = []
+    for button in buttons:
+        found += [button["url"]] if button.get("url") else []
+        found += _links(button.get("buttons", []))
+    return found
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("config-inited", configure)
+    app.connect("builder-inited", restore_singlehtml)
+    app.connect("doctree-resolved", mend_doctree, priority=900)
+    app.connect("html-page-context", mend, priority=900)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
