@@ -104,7 +104,8 @@ def _run(
 ) -> History:
     rank, world = distributed.rank(), distributed.world()
     progress = progress and rank == 0
-    runtime.seed_everything(config["seed"])
+    # Dropout draws its own numbers in every process; order and augmentation come from Batches.
+    runtime.seed_everything(config["seed"] + 1_000_003 * rank)
     SEEDS_USED.append(config["seed"])
     low = config["precision"] == "bfloat16"
     batches = Batches(
