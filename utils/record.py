@@ -176,7 +176,7 @@ def _execute(
                     for out in cell.outputs
                     if out.output_type == "error"
                 )
-                reason = f"{error.ename}: {error.evalue}".strip().splitlines()[-1]
+                reason = f"{error.ename}: {error.evalue}".strip().splitlines()[0]
                 raise _failed(chapter, number, lines, reason, failure) from None
             except CellTimeoutError:
                 reason = f"did not finish in {timeout} s; allow more with --timeout"
