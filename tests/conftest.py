@@ -2,6 +2,7 @@
 
 import os
 import socket
+import tempfile
 
 # Before torch is imported, and for the kernels and programs that tests start.
 os.environ |= {
@@ -9,6 +10,7 @@ os.environ |= {
     "COURSE_DEVICE": os.environ.get("COURSE_DEVICE", "cpu"),
     "OMP_NUM_THREADS": "1",  # one worker per core
     "TQDM_DISABLE": "1",
+    "IPYTHONDIR": tempfile.mkdtemp(prefix="course-tests-"),  # kernels leave their history there
     # Port 9 answers nobody, so that a download fails at once instead of waiting.
     **dict.fromkeys(
         ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"], "http://127.0.0.1:9"
@@ -18,8 +20,17 @@ os.environ |= {
 
 import matplotlib
 import pytest
+from nbval.kernel import RunningKernel
 
 matplotlib.use("Agg")
+
+
+def execute_cell_input(self, cell_input, allow_stdin=None):
+    """As nbval does it, but with history: without it IPython does not see a `;` at the end."""
+    return self.kc.execute(cell_input, allow_stdin=allow_stdin, stop_on_error=False)
+
+
+RunningKernel.execute_cell_input = execute_cell_input
 HERE = ("127.", "::1", "localhost")
 
 
