@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from utils.batches import _all_crops, _start_of
 from utils.data import MEAN, STD, Batches, Split, denormalize, normalize
 
 
@@ -43,14 +44,16 @@ def test_normalize_is_the_formula_and_denormalize_its_inverse():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_every_crop_and_flip_equals_pad_and_slice(dtype):
     split = make(3)
-    crops = Batches(split, 1, augment=True, dtype=dtype)._images
+    crops = _all_crops(split.images, dtype)
     padded = F.pad(normalize(split.images), (4, 4, 4, 4), mode="reflect").to(dtype)
     for flip in (0, 1):
         for dy in range(9):
             for dx in range(9):
                 source = padded.flip(3) if flip else padded
                 expected = source[:, :, dy : dy + 32, dx : dx + 32]
-                assert torch.equal(crops[flip, :, dy, dx].permute(0, 3, 1, 2), expected)
+                starts = _start_of(flip, torch.arange(3), dy, dx, 3)
+                assert torch.equal(crops[starts].permute(0, 3, 1, 2), expected)
+    assert torch.equal(crops[-1], crops[_start_of(1, torch.tensor(2), 8, 8, 3)])  # none beyond
 
 
 def test_augmented_batches_are_crops_and_flips_of_the_right_images():
@@ -77,8 +80,8 @@ def test_crops_and_flips_are_uniform():
     index = torch.arange(40.0)
     # An image that holds its own coordinates says which crop was taken.
     both = torch.stack([index, index.flip(0)])[:, None, None, :, None].expand(2, 250, 40, 40, 3)
-    a, b, c, d, e = (both := both.contiguous()).stride()
-    batches._images = both.as_strided((2, 250, 9, 9, 32, 32, 3), (a, b, c, d, c, d, e))
+    starts = len(batches._crops)
+    batches._crops = both.contiguous().as_strided((starts, 32, 32, 3), (3, 120, 3, 1))
     corners, flips = [], []
     for _ in range(8):
         ((x, _),) = batches

@@ -2,12 +2,8 @@
 
 import os
 import pickle
-import signal
-import subprocess
-import sys
-import textwrap
-import time
-from pathlib import Path
+import shutil
+import weakref
 
 import pytest
 import torch
@@ -15,11 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from utils import checkpoint as ckpt
-from utils import train
+from utils import options, runs, runtime
 from utils.data import CIFAR10, CLASSES, Split
-from utils.train import Diverged, evaluate, fit
-
-ROOT = Path(__file__).resolve().parent.parent
+from utils.train import CannotCompile, Diverged, OutOfMemory, evaluate, fit
 
 
 def make_data(n=256, seed=0):
@@ -98,14 +92,14 @@ def test_one_cycle_rises_to_lr_and_falls_to_almost_nothing(data):
     rates = []
     model = make_model()
     optimizers = []
-    make = train._optimizer
+    make = options.make_optimizer
 
     def spy(*args):
         optimizers.append(make(*args))
         return optimizers[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "_optimizer", spy)
+        patch.setattr(options, "make_optimizer", spy)
         fit(
             model, data, **OPTIONS, warmup=0.25, validate=False,
             on_step=lambda *_: rates.append(optimizers[0].param_groups[0]["lr"]),
@@ -115,9 +109,15 @@ def test_one_cycle_rises_to_lr_and_falls_to_almost_nothing(data):
     assert rates[-1] < 0.1 / 1000
 
 
+def test_a_rise_of_a_single_step_is_no_division_by_zero():
+    history = fit(make_model(), make_data(32), **OPTIONS | {"batch_size": 32})  # 3 steps, 4 * 0.25
+    assert len(history.lr) == 3
+    assert all(0 < lr <= 0.1 for lr in history.lr)
+
+
 def test_norms_and_biases_do_not_decay(data):
-    optimizer = train._optimizer(make_model(), {"lr": 1, "momentum": 0.9, "weight_decay": 0.1,
-                                                "optimizer": "sgd"})  # fmt: skip
+    config = {"lr": 1, "momentum": 0.9, "weight_decay": 0.1, "optimizer": "sgd"}
+    optimizer = options.make_optimizer(make_model(), config)
     decayed, free = optimizer.param_groups
     assert {p.ndim for p in decayed["params"]} == {2, 4}
     assert {p.ndim for p in free["params"]} == {1}
@@ -153,6 +153,12 @@ def test_history_averages_are_those_of_the_losses_seen(data):
     "wrong",
     [
         {"epochs": 0},
+        {"epochs": 1.5},
+        {"seed": -1},
+        {"momentum": 1},
+        {"lr": "high"},
+        {"augment": "no"},
+        {"compile": "yes"},
         {"lr": 0},
         {"lr": float("nan")},
         {"warmup": 1.0},
@@ -174,6 +180,29 @@ def test_impossible_options_are_refused_in_one_sentence(data, wrong):
 def test_a_batch_larger_than_the_split_is_refused(data):
     with pytest.raises(ValueError, match="batch"):
         fit(make_model(), data, **OPTIONS | {"batch_size": 10_000})
+
+
+@pytest.mark.parametrize(
+    ("model", "found"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5)), r"\(32, 5\)"),
+        (nn.Conv2d(3, 10, 32), r"\(32, 10, 1, 1\)"),
+        (nn.LSTM(32, 10), "tuple"),
+    ],
+    ids=["too few", "four axes", "a tuple"],
+)
+def test_a_model_that_gives_no_logits_is_refused(data, model, found):
+    if found == "tuple":
+        model.forward = lambda x: (x, x)
+    with pytest.raises(ValueError, match=f"must give logits .32, 10.*, not {found}"):
+        fit(model, data, **OPTIONS)
+    with pytest.raises(ValueError, match="must give logits"):
+        evaluate(model, data.test)
+
+
+def test_evaluate_refuses_an_unknown_precision(data):
+    with pytest.raises(ValueError, match="precision is 'half', but must be"):
+        evaluate(make_model(), data.test, precision="half")
 
 
 def test_nan_stops_with_the_step_and_keeps_the_last_good_checkpoint(data, tmp_path, monkeypatch):
@@ -234,42 +263,6 @@ def test_a_finished_run_is_loaded_and_returned_at_once(data, straight, tmp_path)
     assert without_seconds(history) == straight[1]
 
 
-CHILD = """
-    import sys, torch
-    sys.path[:0] = [{root!r}, {tests!r}]
-    from test_train import make_data, make_model, OPTIONS
-    from utils import checkpoint, train
-    checkpoint.SAVE_EVERY = 0.0
-    def on_step(step, model, loss):
-        print("step", step, flush=True)
-    model = make_model()
-    train.fit(model, make_data(), **OPTIONS, checkpoint={folder!r}, on_step=on_step)
-    torch.save(model.state_dict(), {folder!r} + "/done.pt")
-"""
-
-
-def test_killed_by_the_system_it_goes_on_and_ends_with_the_same_bits(straight, tmp_path):
-    code = textwrap.dedent(CHILD).format(
-        root=str(ROOT), tests=str(ROOT / "tests"), folder=str(tmp_path)
-    )
-    seen = []
-    for kills in (5, 9, None):
-        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-        for count, line in enumerate(child.stdout, 1):
-            seen.append(int(line.split()[1]))
-            if count == kills:
-                time.sleep(0.001 * kills)
-                os.kill(child.pid, signal.SIGKILL)
-                break
-        child.stdout.read()
-        child.stdout.close()
-        child.wait()
-    assert child.returncode == 0
-    assert seen[-1] == 23
-    assert len(seen) < 2 * 24 - 5  # it did not start again from nothing each time
-    assert same(torch.load(tmp_path / "done.pt", weights_only=True), straight[0])
-
-
 def test_a_checkpoint_of_another_run_is_refused_with_the_difference_named(data, tmp_path):
     fit(make_model(), data, **OPTIONS, checkpoint=tmp_path)
     for change, name in (({"lr": 0.3}, "option lr"), ({"seed": 4}, "option seed")):
@@ -290,6 +283,9 @@ def test_a_damaged_or_foreign_checkpoint_is_refused_and_left_alone(data, tmp_pat
     with pytest.raises(ckpt.CheckpointError, match=r"damaged or not ours.*delete it"):
         fit(make_model(), data, **OPTIONS, checkpoint=tmp_path)
     assert len(path.read_bytes()) == len(whole) // 2
+    path.write_bytes(b"")
+    with pytest.raises(ckpt.CheckpointError, match="damaged or not ours"):
+        fit(make_model(), data, **OPTIONS, checkpoint=tmp_path)
     torch.save({"weights": torch.zeros(2)}, path)
     with pytest.raises(ckpt.CheckpointError, match="no checkpoint of this course"):
         fit(make_model(), data, **OPTIONS, checkpoint=tmp_path)
@@ -334,3 +330,187 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
         ckpt.save(path, {"step": 2})
     assert ckpt.load(path, torch.device("cpu"))["step"] == 1
     assert list(tmp_path.iterdir()) == [path]
+
+
+# ---- precision --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("device", "groups", "expected"),
+    [
+        ("cpu", 1, "bfloat16"),
+        ("cpu", 2, "bfloat16"),
+        ("cpu", 8, "float32"),
+        ("cuda", 8, "bfloat16"),
+    ],
+)
+def test_on_a_cpu_networks_with_depthwise_convolutions_stay_in_float32(
+    monkeypatch, device, groups, expected
+):
+    monkeypatch.setattr(runtime, "has_bfloat16", lambda device: True)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3, groups=groups))
+    assert options.precision("auto", model, torch.device(device)) == expected
+    assert options.precision("bfloat16", model, torch.device(device)) == "bfloat16"
+    monkeypatch.setattr(runtime, "has_bfloat16", lambda device: False)
+    assert options.precision("auto", model, torch.device(device)) == "float32"
+
+
+def test_a_convolution_of_one_channel_is_not_depthwise():
+    assert not options.has_depthwise(nn.Conv2d(1, 8, 3))
+
+
+def test_training_and_evaluation_follow_the_same_rule(data, monkeypatch):
+    monkeypatch.setattr(runtime, "has_bfloat16", lambda device: True)
+    seen = []
+    model = make_model()
+    model[6].register_forward_hook(lambda module, args, out: seen.append(out.dtype))
+    assert fit(model, data, **OPTIONS | {"epochs": 1}).config["precision"] == "bfloat16"
+    assert set(seen) == {torch.bfloat16}
+    seen.clear()
+    model[0] = nn.Sequential(nn.Conv2d(3, 3, 3, groups=3), model[0])
+    assert fit(model, data, **OPTIONS | {"epochs": 1}).config["precision"] == "float32"
+    evaluate(model, data.test)
+    assert set(seen) == {torch.float32}
+
+
+# ---- too little memory ------------------------------------------------------------------------
+
+
+class Greedy(nn.Module):
+    """Fails at its n-th call, holding a tensor, as a step that runs out of memory does."""
+
+    def __init__(self, calls, fail):
+        super().__init__()
+        self.linear, self.calls, self.fail = nn.Linear(3, 10), calls, fail
+
+    def forward(self, x):
+        held = x.mean((2, 3))
+        self.held = weakref.ref(held)
+        self.calls -= 1
+        if self.calls == 0:
+            self.fail()
+        return self.linear(held)
+
+
+def cuda_is_full():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a …")
+
+
+def memory_error():
+    raise MemoryError
+
+
+@pytest.mark.parametrize(
+    ("fail", "asked"),
+    [
+        (lambda: torch.empty(1 << 60), ", at a request for 4611686018427387904 bytes"),
+        (cuda_is_full, ", at a request for 20.00 MiB"),
+        (memory_error, ""),
+    ],
+    ids=["CPU", "CUDA", "Python"],
+)
+def test_too_little_memory_is_said_in_a_sentence_and_set_free(data, tmp_path, fail, asked):
+    model = Greedy(12, fail)
+    words = f"memory ran out while training with batch_size=32{asked}: lower batch_size, or"
+    with pytest.raises(OutOfMemory, match=words) as error:
+        fit(model, data, **OPTIONS, checkpoint=tmp_path)
+    assert model.held() is None, "the error must not keep the tensors of its step"
+    assert len(str(error.value).splitlines()) == 1
+    assert ckpt.load(tmp_path / "last.pt", torch.device("cpu"))["position"]["epoch"] == 1
+    fit(Greedy(-1, fail), data, **OPTIONS, checkpoint=tmp_path)  # and it goes on from there
+    with pytest.raises(OutOfMemory, match="while evaluating with batch_size=100"):
+        evaluate(Greedy(1, fail), data.test, batch_size=100)
+    with pytest.raises(OutOfMemory, match="while evaluating with batch_size=128"):
+        fit(Greedy(9, fail), data, **OPTIONS)
+
+
+def test_other_errors_stay_what_they_are(data):
+    def fail():
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        fit(Greedy(1, fail), data, **OPTIONS)
+
+
+@pytest.mark.parametrize("error", [OutOfMemory("training", 128), CannotCompile("no g++\nat all")])
+def test_the_command_line_says_it_without_a_traceback(data, monkeypatch, error):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(runs, "load_cifar10", lambda: data)
+    monkeypatch.setattr(runs, "run", fail)
+    with pytest.raises(SystemExit) as left:
+        runs.main(["resnet:resnet20", "--epochs", "1", "--dry"])
+    assert left.value.code == f"error: {error}"
+
+
+# ---- torch.compile ----------------------------------------------------------------------------
+
+compiler = pytest.mark.skipif(
+    not (shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")),
+    reason="torch.compile needs a C++ compiler, and there is none",
+)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Counts compilations, and leaves out the C++ compiler, which takes long."""
+    graphs = []
+    compile_ = torch.compile
+
+    def count(graph, inputs):
+        graphs.append([x.shape[0] for x in inputs if x.ndim == 4 and x.shape[1:] == (3, 32, 32)])
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda m, **kw: compile_(m, backend=count, **kw))
+    return graphs
+
+
+def test_compiled_once_for_each_size_of_batch(counted):
+    data = make_data(40)
+    for seed in range(5):  # more than torch would compile, if runs shared one limit
+        model = make_model(width=4 + seed)
+        keys = list(model.state_dict())
+        options_ = OPTIONS | {"batch_size": 16, "compile": True, "seed": seed}
+        assert fit(model, data, **options_).config["compile"] is True
+        assert counted == [[16], [8]]
+        assert list(model.state_dict()) == keys
+        counted.clear()
+
+
+def test_a_checkpoint_knows_whether_it_was_compiled(counted, data, tmp_path):
+    fit(make_model(), data, **OPTIONS, checkpoint=tmp_path)
+    state = ckpt.load(tmp_path / "last.pt", torch.device("cpu"))
+    assert "option compile" not in state["identity"]  # as in those written before it was there
+    with pytest.raises(ckpt.CheckpointError, match="option compile was None and is now True"):
+        fit(make_model(), data, **OPTIONS, compile=True, checkpoint=tmp_path)
+
+
+@compiler
+def test_a_compiled_run_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.setattr(ckpt, "SAVE_EVERY", 0.0)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+    data = make_data(40)
+    options_ = OPTIONS | {"batch_size": 16, "compile": True}
+    straight = make_model(width=4)
+    history = fit(straight, data, **options_)
+    folder = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        fit(make_model(width=4), data, **options_, checkpoint=folder, on_step=interrupt_at(5))
+    model = make_model(seed=99, width=4)
+    again = fit(model, data, **options_, checkpoint=folder)
+    assert same(bits(model), bits(straight))
+    assert without_seconds(again) == without_seconds(history)
+    eager = fit(make_model(width=4), data, **OPTIONS | {"batch_size": 16})
+    # Rounding differs, and so do the random numbers of dropout.
+    assert history.loss == pytest.approx(eager.loss, rel=0.05)
+
+
+def test_where_nothing_can_be_compiled_it_says_so(data, monkeypatch):
+    import torch._inductor.config
+
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
+    words = r"cannot be compiled here \(.*\): install a C\+\+ compiler .* or leave compile=False"
+    with pytest.raises(CannotCompile, match=words) as error:
+        fit(make_model(width=3), data, **OPTIONS, compile=True)
+    assert len(str(error.value).splitlines()) == 1

@@ -145,11 +145,11 @@ class Batches:
         self.epoch = self.skip = 0
         self._size = len(split)
         self._length = len(split) // batch_size + (rest > 0 and not drop_last)
-        # Strided views of seven dimensions are fast on CPUs and CUDA; other devices get copies.
+        # Overlapping views are fast on CPUs and CUDA; other devices get copies of the batches.
         self._home = self.device if self.device.type in ("cpu", "cuda") else torch.device("cpu")
         self._images, self._labels = split.images.to(self._home), split.labels.to(self._home)
         if augment:
-            self._images = _all_crops(self._images, dtype)
+            self._crops = _all_crops(self._images, dtype)
 
     def __len__(self) -> int:
         """Batches an epoch, skipped ones included."""
@@ -172,11 +172,12 @@ class Batches:
             for high in (2, 9, 9)
         )
         order = (order if self.shuffle else torch.arange(self._size)).to(self._home)
+        starts = _start_of(flip, order, dy, dx, self._size)
         for k in range(first, len(self)):
             mine = slice(k * self.batch_size + self.rank, (k + 1) * self.batch_size, self.world)
             index = order[mine]
             if self.augment:
-                x = self._images[flip[mine], index, dy[mine], dx[mine]].permute(0, 3, 1, 2)
+                x = self._crops.index_select(0, starts[mine]).permute(0, 3, 1, 2)
             else:
                 x = normalize(self._images[index])
                 x = x.to(dtype=self.dtype, memory_format=torch.channels_last)
@@ -185,11 +186,12 @@ class Batches:
 
 
 def _all_crops(images: Tensor, dtype: torch.dtype) -> Tensor:
-    """Every flip and every crop of every image: `(2, N, 9, 9, 32, 32, 3)`.
+    """Every crop of every image and of its mirror image, as one view `(starts, 32, 32, 3)`.
 
-    A view, not copies: memory holds each padded image twice, as it is and mirrored, and the crop
-    at `(dy, dx)` is the same memory read from another start. So a batch of random crops and flips
-    is one indexing operation.
+    A view, not copies: memory holds each padded image twice, as it is and mirrored, and a crop is
+    the same memory read from another pixel on. So a batch of random crops and flips is a selection
+    by one index, `_start_of`.
+    (Starts too far right or down exist, too; nobody asks for them.)
     """
     n = len(images)
     both = torch.empty((2, n, 40, 40, 3), dtype=dtype, device=images.device)
@@ -198,8 +200,13 @@ def _all_crops(images: Tensor, dtype: torch.dtype) -> Tensor:
         x = F.pad(normalize(images[part]), (4, 4, 4, 4), mode="reflect").permute(0, 2, 3, 1)
         both[0, part] = x
         both[1, part] = x.flip(2)
-    a, b, c, d, e = both.stride()
-    return both.as_strided((2, n, 9, 9, 32, 32, 3), (a, b, c, d, c, d, e))
+    starts = 2 * n * 40 * 40 - (31 * 40 + 31)  # from the last, a whole crop still lies in memory
+    return both.as_strided((starts, 32, 32, 3), (3, 40 * 3, 3, 1))
+
+
+def _start_of(flip: Tensor, image: Tensor, dy: Tensor, dx: Tensor, n: int) -> Tensor:
+    """At which pixel of `_all_crops` of `n` images a crop begins."""
+    return ((flip * n + image) * 40 + dy) * 40 + dx
 
 
 def _describe(x: Tensor) -> str:

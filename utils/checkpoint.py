@@ -168,7 +168,7 @@ def load(path: Path, map_location: torch.device) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
-        reason = str(error).splitlines()[0][:100]
+        reason = (str(error) or type(error).__name__).splitlines()[0][:100]
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint ({reason}): it is damaged or not ours; "
             "delete it to train from the start."

@@ -1,9 +1,15 @@
-"""What `fit` and `evaluate` return, and the one way in which training fails."""
+"""What `fit` and `evaluate` return, and the three ways in which training fails."""
 
 from __future__ import annotations
 
+import contextlib
+import re
+import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+import torch
 
 
 class Diverged(RuntimeError):
@@ -16,6 +22,62 @@ class Diverged(RuntimeError):
             f"{lr:.3g}): lower the learning rate or normalise the activations; the last good "
             "checkpoint, if there is one, is kept."
         )
+
+
+class OutOfMemory(RuntimeError):
+    """The memory of the machine or of its GPU does not suffice."""
+
+    def __init__(self, doing: str, batch_size: int, reason: str = "") -> None:
+        asked = re.search(r"tried to allocate ([\d.]+ \w+)", reason, re.IGNORECASE)
+        super().__init__(
+            f"memory ran out while {doing} with batch_size={batch_size}"
+            f"{f', at a request for {asked[1]}' if asked else ''}: lower batch_size, or make the "
+            "network narrower or its images smaller; the last checkpoint, if there is one, is kept."
+        )
+
+
+class CannotCompile(RuntimeError):
+    """`torch.compile` does not work on this machine or for this network."""
+
+    def __init__(self, reason: str) -> None:
+        first = (reason.strip() or "no reason given").splitlines()[0][:200]
+        super().__init__(
+            f"this network cannot be compiled here ({first}): "
+            "install a C++ compiler such as g++ or clang, or leave compile=False."
+        )
+
+
+@contextlib.contextmanager
+def explained(doing: str, batch_size: int) -> Iterator[None]:
+    """Turn torch's many errors for want of memory, or of a compiler, into one sentence each.
+
+    Raises:
+        OutOfMemory: memory ran out.
+        CannotCompile: `torch.compile` failed.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        text = str(error)
+        # By name, since importing torch._dynamo takes seconds that most runs need not wait.
+        if "BackendCompilerFailed" in [kind.__name__ for kind in type(error).__mro__]:
+            known: RuntimeError = CannotCompile(text)
+        elif _is_about_memory(error):
+            known = OutOfMemory(doing, batch_size, text)
+        else:
+            raise
+        # A notebook keeps the last error, and with it the tensors of the step that failed, which
+        # would then be missing when the cell is run again with smaller batches.
+        traceback.clear_frames(error.__traceback__)
+        raise known from None
+
+
+def _is_about_memory(error: Exception) -> bool:
+    if isinstance(error, OutOfMemory):
+        return False  # said already, by `evaluate` inside `fit`
+    words = ("out of memory", "not enough memory", "can't allocate memory", "bad_alloc")
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or any(word in str(error) for word in words)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from utils import chapters, distributed, notebooks, results, runtime
 from utils.checkpoint import CheckpointError
 from utils.data import CIFAR10, DataError, load_cifar10
 from utils.inspect import count_parameters
-from utils.train import Diverged, History, evaluate, fit
+from utils.train import CannotCompile, Diverged, History, OutOfMemory, evaluate, fit
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / ".checkpoints"
 
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
             )
         for seed in args.seeds:
             run(args, builder, arguments, options, data, seed)
-    except (ValueError, DataError, CheckpointError) as error:
+    except (ValueError, DataError, CheckpointError, OutOfMemory, CannotCompile) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted: the same command goes on from the last checkpoint.")

@@ -20,20 +20,24 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from utils import checkpoint as ckpt
-from utils import distributed, runtime
+from utils import distributed, options, runtime
 from utils.data import CIFAR10, Batches, Split
-from utils.history import Diverged, History, Metrics
+from utils.history import CannotCompile, Diverged, History, Metrics, OutOfMemory, explained
 
-__all__ = ["Diverged", "History", "Metrics", "evaluate", "fit"]
+__all__ = [
+    "CannotCompile",
+    "Diverged",
+    "History",
+    "Metrics",
+    "OutOfMemory",
+    "evaluate",
+    "fit",
+]
 
-OPTIONS = (
-    "epochs", "seed", "batch_size", "optimizer", "lr", "momentum", "weight_decay", "schedule",
-    "warmup", "label_smoothing", "augment", "precision",
-)  # fmt: skip
 OnStep = Callable[[int, nn.Module, float], None]
 SEEDS_USED: list[int] = []  # for the provenance of a recorded chapter
 
@@ -54,6 +58,7 @@ def fit(
     label_smoothing: float = 0.1,
     augment: bool = True,
     precision: str = "auto",
+    compile: bool = False,
     checkpoint: str | Path | None = None,
     device: torch.device | None = None,
     validate: bool = True,
@@ -73,22 +78,27 @@ def fit(
             (Smith and Topin, 2018); under `"constant"` it stays.
         weight_decay: applied to weights of two or more dimensions, not to biases and norms.
         precision: "float32", "bfloat16" (autocast; master weights stay float32), or "auto":
-            bfloat16 where the hardware has instructions for it.
+            bfloat16 where the hardware has instructions for it, but float32 for a network with
+            depthwise convolutions on a CPU, where these gain nothing from bfloat16.
+        compile: train through `torch.compile`, which takes a minute or so to begin with and needs
+            a C++ compiler. Evaluation stays as it is.
         checkpoint: a folder. A run that was interrupted goes on from there and ends with the
             same bits; a finished one is loaded and returned at once.
         validate: measure on `data.val` after every epoch.
         on_step: called with (step, model, loss) after every optimiser step.
 
     Raises:
-        ValueError: an option has an impossible value.
+        ValueError: an option has an impossible value, or the model gives no logits.
         Diverged: the loss is no longer finite.
+        OutOfMemory: memory does not suffice.
+        CannotCompile: `torch.compile` does not work here, or not for this network.
         CheckpointError: the checkpoint is damaged, of another run, or cannot be written.
     """
-    config = {key: value for key, value in locals().items() if key in OPTIONS}
-    _check(config)
+    config = {key: value for key, value in locals().items() if key in options.OPTIONS}
+    options.check(config)
     device = distributed.start(device or runtime.device())
-    config["precision"] = _precision(precision, device)
-    with ckpt.Checkpoint(checkpoint, device) as saved:
+    config["precision"] = options.precision(precision, model, device)
+    with ckpt.Checkpoint(checkpoint, device) as saved, explained("training", batch_size):
         return _run(model, data, config, device, saved, validate, progress, on_step)
 
 
@@ -119,12 +129,14 @@ def _run(
         world=world,
     )
     model.to(device=device, memory_format=torch.channels_last)
-    optimizer = _optimizer(model, config)
-    scheduler = _scheduler(optimizer, config, config["epochs"] * len(batches))
+    optimizer = options.make_optimizer(model, config)
+    scheduler = options.make_scheduler(optimizer, config, config["epochs"] * len(batches))
     history = History(config=config)
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "history": history}
     at = saved.restore(parts, _identity(model, data, config), progress)
-    wrapped = distributed.wrap(model, device)
+    wrapped = distributed.wrap(options.compiled(model) if config["compile"] else model, device)
+    # Without gradients there is room for more images at a time, but not for any number.
+    val_batch = min(500, 4 * config["batch_size"])
 
     for epoch in range(at.epoch, config["epochs"]):
         model.train()
@@ -134,9 +146,9 @@ def _run(
         started = time.perf_counter() - at.seconds
         for step, (x, y) in enumerate(_bar(batches, epoch, config, at.step, progress), at.step):
             with torch.autocast(device.type, torch.bfloat16, enabled=low):
-                logits = wrapped(x)
+                logits = _logits(wrapped(x), y, data.train)
             losses = F.cross_entropy(
-                logits.float(), y, label_smoothing=config["label_smoothing"], reduction="none"
+                logits, y, label_smoothing=config["label_smoothing"], reduction="none"
             )
             optimizer.zero_grad()
             # The mean over the batch of all processes, as the gradients are averaged over them.
@@ -161,7 +173,13 @@ def _run(
         history.lr.append(lr)
         history.seconds.append(round(seconds, 2))
         if validate:
-            metrics = evaluate(model, data.val, device=device, precision=config["precision"])
+            metrics = evaluate(
+                model,
+                data.val,
+                batch_size=val_batch,
+                device=device,
+                precision=config["precision"],
+            )
             history.val_loss.append(metrics.loss)
             history.val_accuracy.append(metrics.accuracy)
         if progress:
@@ -183,23 +201,42 @@ def evaluate(
 ) -> Metrics:
     """Cross-entropy and accuracy of `model` in evaluation mode on every image of `split`.
 
-    The model is left in the mode (training or evaluation) it came in.
+    The model is left in the mode (training or evaluation) it came in. `precision` is that of
+    `fit`.
+
+    Raises:
+        ValueError: an impossible batch size or precision, or a model that gives no logits.
+        OutOfMemory: memory does not suffice.
     """
+    options.check({"precision": precision})
     device = device or runtime.device()
-    amp = _precision(precision, device) == "bfloat16"
+    amp = options.precision(precision, model, device) == "bfloat16"
     model.to(device=device, memory_format=torch.channels_last)
     was_training = model.training
     model.eval()
     size = min(batch_size, len(split))
     totals = torch.zeros(2, device=device, dtype=torch.float64)
-    for x, y in Batches(split, size, shuffle=False, device=device):
-        with torch.autocast(device.type, torch.bfloat16, enabled=amp):
-            logits = model(x).float()
-        loss = F.cross_entropy(logits, y, reduction="sum")
-        totals += torch.stack([loss, (logits.argmax(1) == y).sum()])
+    with explained("evaluating", size):
+        for x, y in Batches(split, size, shuffle=False, device=device):
+            with torch.autocast(device.type, torch.bfloat16, enabled=amp):
+                logits = _logits(model(x), y, split)
+            loss = F.cross_entropy(logits, y, reduction="sum")
+            totals += torch.stack([loss, (logits.argmax(1) == y).sum()])
     model.train(was_training)
     loss, correct = totals.tolist()
     return Metrics(loss / len(split), correct / len(split), len(split))
+
+
+def _logits(out: Any, y: Tensor, split: Split) -> Tensor:
+    """What a model gave, in float32, if it is what is needed; torch says it less clearly."""
+    classes = int(split.labels.max()) + 1
+    found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+    if not isinstance(out, Tensor) or found[:-1] != y.shape or found[-1] < classes:
+        raise ValueError(
+            f"the model must give logits ({len(y)}, {classes}) for a batch of {len(y)} images of "
+            f"{classes} classes, not {found}."
+        )
+    return out.float()
 
 
 def _bar(batches: Batches, epoch: int, config: dict[str, Any], first: int, progress: bool) -> tqdm:
@@ -209,68 +246,15 @@ def _bar(batches: Batches, epoch: int, config: dict[str, Any], first: int, progr
     )
 
 
-def _check(config: dict[str, Any]) -> None:
-    """Refuse impossible options before any work is done."""
-    rules = {
-        "epochs": (config["epochs"] >= 1, "at least 1"),
-        "batch_size": (config["batch_size"] >= 1, "at least 1"),
-        "lr": (0 < config["lr"] < math.inf, "a positive number"),
-        "warmup": (0 <= config["warmup"] < 1, "at least 0 and less than 1"),
-        "label_smoothing": (0 <= config["label_smoothing"] < 1, "at least 0 and less than 1"),
-        "weight_decay": (config["weight_decay"] >= 0, "0 or more"),
-        "optimizer": (config["optimizer"] in ("sgd", "adamw"), "'sgd' or 'adamw'"),
-        "schedule": (config["schedule"] in ("onecycle", "constant"), "'onecycle' or 'constant'"),
-        "precision": (
-            config["precision"] in ("auto", "float32", "bfloat16"),
-            "'auto', 'float32' or 'bfloat16'",
-        ),
-    }
-    for name, (fine, wanted) in rules.items():
-        if not fine:
-            raise ValueError(f"{name} is {config[name]!r}, but must be {wanted}.")
-
-
-def _precision(precision: str, device: torch.device) -> str:
-    if precision != "auto":
-        return precision
-    return "bfloat16" if runtime.has_bfloat16(device) else "float32"
-
-
-def _optimizer(model: nn.Module, config: dict[str, Any]) -> torch.optim.Optimizer:
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config["weight_decay"]},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if config["optimizer"] == "adamw":
-        return torch.optim.AdamW(groups, lr=config["lr"])
-    nesterov = config["momentum"] > 0
-    return torch.optim.SGD(groups, lr=config["lr"], momentum=config["momentum"], nesterov=nesterov)
-
-
-def _scheduler(
-    optimizer: torch.optim.Optimizer, config: dict[str, Any], steps: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    if config["schedule"] == "constant":
-        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-    return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        max_lr=config["lr"],
-        total_steps=steps + 1,  # the step after the last has a learning rate too
-        pct_start=config["warmup"],
-        cycle_momentum=False,
-        div_factor=25.0,
-        final_div_factor=1_000.0,
-    )
-
-
 def _identity(model: nn.Module, data: CIFAR10, config: dict[str, Any]) -> dict[str, Any]:
     """What must agree for a checkpoint to be continued, each entry small enough to print."""
     shapes = str([(k, tuple(v.shape)) for k, v in model.state_dict().items()])
     pixels = hashlib.sha256(data.train.labels.numpy().tobytes())
     pixels.update(data.train.images[::101].numpy().tobytes())
     return {
-        **{f"option {key}": value for key, value in config.items()},
+        # An option that came later is named only where it is used, so that the checkpoints from
+        # before it can still be continued.
+        **{f"option {k}": v for k, v in config.items() if k != "compile" or v},
         "the model": hashlib.sha256(shapes.encode()).hexdigest()[:12],
         "the training data": pixels.hexdigest()[:12],
     }
