@@ -7,12 +7,14 @@ PYTHON = python3
 LOCK = $(if $(CI),requirements.lock)
 # make serve PORT=8001
 PORT = 8000
+# What make bench measures, the short ones first; make bench BENCH=pipeline measures one.
+BENCH = memory pipeline book training same_accuracy time_to_accuracy
 
 BOOK_PYTHON = .venv-book/bin/python
 COURSE_PYTHON = .venv/bin/python
 PIP = -m pip --disable-pip-version-check install -qq --no-compile $(addprefix -c ,$(LOCK))
 
-.PHONY: help book test check record lab serve linkcheck clean
+.PHONY: help book test check record lab serve bench linkcheck clean
 
 help:
 	@echo 'make book        build the website into _build/html; needs neither torch nor data'
@@ -21,6 +23,7 @@ help:
 	@echo 'make check       lint, and see that notebooks and pages are in step; under 30 s'
 	@echo 'make test        everything: lint, tests, notebooks, pages'
 	@echo 'make record      run chapters and keep their outputs; CHAPTER=resnet PROFILE=full DEVICE=cuda'
+	@echo 'make bench       measure this machine again; BENCH=pipeline for one; about an hour for all'
 	@echo 'make linkcheck   ask every link to another site whether it still answers'
 	@echo 'make clean       remove what was built; the environments .venv and .venv-book stay'
 
@@ -82,6 +85,12 @@ serve: .venv-book/installed
 	@echo 'http://127.0.0.1:$(PORT) shows the book; Ctrl-C ends it'
 	@$(BOOK_PYTHON) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT) || { \
 		echo 'Port $(PORT) is taken, it seems; another: make serve PORT=8001' >&2; exit 1; }
+
+bench: .venv/installed
+	@echo 'Nothing else should run on this machine until this has ended: it would be measured too.'
+	@for name in $(BENCH); do \
+		echo; $(COURSE_PYTHON) -m benchmarks.$$name || exit 1; \
+	done
 
 linkcheck: .venv-book/installed
 	@PYTHONWARNINGS=ignore .venv-book/bin/jupyter-book build -q --builder linkcheck . >/dev/null
