@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -98,7 +97,7 @@ def report(
         runs = [_find(name, recipe, seed, profile, results_folder) for seed in seeds]
         seconds = [r["seconds"] for r in runs]
         baseline = baseline or seconds
-        note = f"{recipe.epochs} epochs, {runs[0]['parameters']:,} parameters, test {_spread(runs)}"
+        note = f"{recipe.epochs} epochs, {runs[0]['parameters']:,} parameters, test {results.summary(runs)}"
         rows.append(records.row(f"speedrun, {name}", seconds, baseline, note))
     return common.finish(
         "time_to_accuracy",
@@ -109,12 +108,6 @@ def report(
         data=data,
         folder=folder,
     )
-
-
-def _spread(runs: Sequence[dict[str, Any]]) -> str:
-    values = [100 * r["test_accuracy"] for r in runs]
-    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{deviation} %"
 
 
 def _asked(recipe: Any) -> dict[str, Any]:
