@@ -97,7 +97,8 @@ def report(
         runs = [_find(name, recipe, seed, profile, results_folder) for seed in seeds]
         seconds = [r["seconds"] for r in runs]
         baseline = baseline or seconds
-        note = f"{recipe.epochs} epochs, {runs[0]['parameters']:,} parameters, test {results.summary(runs)}"
+        size, reached = f"{runs[0]['parameters']:,} parameters", results.summary(runs)
+        note = f"{recipe.epochs} epochs, {size}, test {reached}"
         rows.append(records.row(f"speedrun, {name}", seconds, baseline, note))
     return common.finish(
         "time_to_accuracy",
