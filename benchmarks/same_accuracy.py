@@ -144,7 +144,7 @@ def report(
         way: sorted((run for run in runs if run["way"] == way), key=lambda run: run["seed"])
         for way in (USUAL, OURS)
     }
-    precision = options.precision("auto", RESNET.build(), runtime.device())
+    precision = options.precision("auto", runtime.device())
     notes = {
         USUAL: "PIL images in a DataLoader, float32, NCHW",
         OURS: f"Batches, {precision}, channels-last",

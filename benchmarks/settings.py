@@ -74,6 +74,7 @@ def compare(
     compiled: bool,
 ) -> dict[str, Any]:
     """Measure the two precisions, eager and compiled, and print the table."""
+    runtime.keep_memory()  # as `fit` does
     device = runtime.device()
     random = torch.Generator().manual_seed(0)
     n = max(2_048, 2 * batch_size)

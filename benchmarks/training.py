@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks import common, loaders, records
+from benchmarks.apart import apart
 from benchmarks.common import Variant, now
 from benchmarks.networks import NETWORKS, Network
 from utils import options, runtime
@@ -54,60 +55,77 @@ def main(
     settings = {key: value for key, value in locals().items() if key != "folder"}
     data = common.images(profile)
     compiled = compiled and can_compile()
-    batches = [
-        loaders.pil(data.train, 32, workers, augment=False),
-        loaders.pil(data.train, batch_size, workers),
-        *(
-            # A last batch of another size would be compiled for once more.
-            Batches(data.train, batch_size, augment=True, dtype=dtype, drop_last=True,
-                    device=runtime.device())
-            for dtype in (torch.float32, torch.bfloat16)
-        ),
-    ]  # fmt: skip
-    streams = [common.forever(one) for one in batches]
+    streams = [
+        common.forever(loaders.pil(data.train, 32, workers, augment=False)),
+        common.forever(loaders.pil(data.train, batch_size, workers)),
+        *(tensors(data, batch_size, dtype) for dtype in (torch.float32, torch.bfloat16)),
+    ]
     measured = []
     with empty_compiler_cache():
-        for network in NETWORKS[:networks]:
-            steps = one_change_at_a_time(network, streams, batch_size, compiled)
+        for number, network in enumerate(NETWORKS[:networks]):
+            steps = one_change_at_a_time(network, streams, batch_size)
             variants = [
                 Variant(name, lambda step=step: rate(step, images, warmup), note)
                 for name, step, note in steps
             ]
-            if compiled or not network.compile:
-                variants.append(with_fit(network, data, images, warmup, batch_size))
-            measured += common.rows(variants, rounds, network.name)
+            # `fit` keeps memory, and so would all rows from then on if it ran in this process.
+            with apart(keeping_memory, number, data, images, warmup, batch_size, compiled) as on:
+                measured += common.rows([*variants, *on], rounds, network.name)
     return common.finish(
         "training", "images a second", measured, settings, rounds=rounds, data=data, folder=folder
     )
 
 
 def one_change_at_a_time(
-    network: Network, streams: list[Stream], batch_size: int, compiled: bool
+    network: Network, streams: list[Stream], batch_size: int
 ) -> list[tuple[str, Step, str]]:
-    """Name, step and note of every row but the last, each one change away from the one before."""
+    """Name, step and note of the first rows, each one change away from the one before."""
     small, loader, single, half = streams
-
-    def model(channels_last: bool = True) -> nn.Module:
-        runtime.seed_everything(0)
-        built = network.build().to(runtime.device())
-        return built.to(memory_format=torch.channels_last) if channels_last else built
-
-    steps = [
-        ("the usual loop, batch 32", training(model(False), small), "PIL, float32, NCHW, SGD"),
-        (f"batch {batch_size}, augmented", training(model(False), loader), "the same otherwise"),
+    plain = [untrained(network, channels_last=False) for _ in range(3)]
+    return [
+        ("the usual loop, batch 32", training(plain[0], small), "PIL, float32, NCHW, SGD"),
+        (f"batch {batch_size}, augmented", training(plain[1], loader), "the same otherwise"),
         (
             "+ batches from one tensor",
-            training(model(False), single, contiguous=True),
+            training(plain[2], single, contiguous=True),
             "Batches, copied to NCHW",
         ),
-        ("+ channels-last", training(model(), single), ""),
-        ("+ bfloat16 autocast", training(model(), half, low=True), ""),
+        ("+ channels-last", training(untrained(network), single), ""),
+        ("+ bfloat16 autocast", training(untrained(network), half, low=True), ""),
     ]
+
+
+def keeping_memory(
+    number: int, data: CIFAR10, images: int, warmup: int, batch_size: int, compiled: bool
+) -> list[Variant]:
+    """The last rows, of `NETWORKS[number]`: in a process that keeps the memory it frees."""
+    runtime.keep_memory()
+    network = NETWORKS[number]
+    half = tensors(data, batch_size, torch.bfloat16)
+    step = training(untrained(network), half, low=True)
+    variants = [Variant("+ freed memory kept", lambda: rate(step, images, warmup))]
     if compiled:
-        step = training(torch.compile(model(), dynamic=False), half, low=True)
-        seconds = compile_seconds(step)
-        steps.append(("+ torch.compile", step, f"compiled in {seconds:.0f} s before the rounds"))
-    return steps
+        faster = training(torch.compile(untrained(network), dynamic=False), half, low=True)
+        note = f"compiled in {compile_seconds(faster):.0f} s before the rounds"
+        variants.append(Variant("+ torch.compile", lambda: rate(faster, images, warmup), note))
+    if compiled or not network.compile:
+        variants.append(with_fit(network, data, images, warmup, batch_size))
+    return variants
+
+
+def tensors(data: CIFAR10, batch_size: int, dtype: torch.dtype) -> Stream:
+    """`Batches`, without a last one of another size, which would be compiled for once more."""
+    batches = Batches(
+        data.train, batch_size, augment=True, dtype=dtype, drop_last=True, device=runtime.device()
+    )
+    return common.forever(batches)
+
+
+def untrained(network: Network, channels_last: bool = True) -> nn.Module:
+    """The network with the weights of seed 0."""
+    runtime.seed_everything(0)
+    built = network.build().to(runtime.device())
+    return built.to(memory_format=torch.channels_last) if channels_last else built
 
 
 def training(model: nn.Module, stream: Stream, low: bool = False, contiguous: bool = False) -> Step:
@@ -166,7 +184,7 @@ def with_fit(network: Network, data: CIFAR10, images: int, warmup: int, batch_si
         )
         return (len(times) - warmup) * batch_size / (times[-1] - times[warmup - 1])
 
-    chosen = options.precision("auto", model, runtime.device())
+    chosen = options.precision("auto", runtime.device())
     chosen += ", compiled" if network.compile else ""
     return Variant("fit, as the course uses it", run, f"{chosen}; momentum, decay, schedule")
 

@@ -25,6 +25,7 @@ from benchmarks import (
     settings,
     training,
 )
+from benchmarks.apart import apart
 from benchmarks.common import Variant
 from utils import runtime
 from utils.batches import _all_crops, _start_of
@@ -402,3 +403,26 @@ def test_the_page_shows_tables_and_stops_where_one_is_missing(tmp_path):
     assert "3 rounds · data: image files (JPEG copy) 01234567" in text
     assert "<th" in html
     assert not re.search(r"<th[^>]*>\s*(<p>\s*</p>)?\s*</th>", html)
+
+
+def two_variants(first, second):
+    runtime.keep_memory()
+    return [Variant("first", lambda: first, "a note"), Variant("second", lambda: second)]
+
+
+def breaks_when_it_runs():
+    return [Variant("broken", lambda: 1 / 0)]
+
+
+def test_variants_measured_apart_come_from_another_process():
+    with apart(two_variants, 1.5, 2.5) as variants:
+        assert [(v.name, v.note, v.run()) for v in variants] == [
+            ("first", "a note", 1.5),
+            ("second", "", 2.5),
+        ]
+
+
+def test_what_breaks_apart_says_so(capfd):
+    with apart(breaks_when_it_runs) as (broken,), pytest.raises(RuntimeError, match="has ended"):
+        broken.run()
+    assert "ZeroDivisionError" in capfd.readouterr().err

@@ -1,12 +1,19 @@
 """Profiles, devices and seeds."""
 
+import platform
 import random
+import resource
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from utils import runtime
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize("name", ["smoke", "cpu", "full"])
@@ -66,3 +73,42 @@ def test_the_machine_is_told_in_words():
     assert machine.keys() >= {"device", "torch", "python", "platform"}
     assert all(machine.values())
     assert "+" not in machine["torch"]
+
+
+GIVEN_BACK = """
+import sys, torch
+from pathlib import Path
+from utils import runtime
+
+torch.set_num_threads(1)  # what other threads allocate can pin the top of the heap
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+if sys.argv[1] == "keep":
+    runtime.keep_memory()
+for _ in range(3):
+    step = [torch.ones(5 * 2**20) for _ in range(8)]  # 20 MiB each, all alive together
+    during = resident()
+    del step
+print(during - resident())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives memory back")
+def test_memory_that_a_step_frees_is_there_for_the_next():
+    given_back = {
+        how: int(
+            subprocess.check_output([sys.executable, "-c", GIVEN_BACK, how], cwd=ROOT, text=True)
+        )
+        for how in ("keep", "give")
+    }
+    pages = 8 * 20 * 2**20 // resource.getpagesize()  # what a step takes
+    assert given_back["keep"] < 0.1 * pages
+    assert given_back["give"] > 0.5 * pages, "nothing to notice: glibc keeps it anyway"
+
+
+def test_another_c_library_is_left_alone(monkeypatch):
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    monkeypatch.setattr("ctypes.CDLL", lambda name: pytest.fail("called into the C library"))
+    runtime.keep_memory()

@@ -335,42 +335,25 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
 # ---- precision --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("device", "groups", "expected"),
-    [
-        ("cpu", 1, "bfloat16"),
-        ("cpu", 2, "bfloat16"),
-        ("cpu", 8, "float32"),
-        ("cuda", 8, "bfloat16"),
-    ],
-)
-def test_on_a_cpu_networks_with_depthwise_convolutions_stay_in_float32(
-    monkeypatch, device, groups, expected
-):
-    monkeypatch.setattr(runtime, "has_bfloat16", lambda device: True)
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3, groups=groups))
-    assert options.precision("auto", model, torch.device(device)) == expected
-    assert options.precision("bfloat16", model, torch.device(device)) == "bfloat16"
-    monkeypatch.setattr(runtime, "has_bfloat16", lambda device: False)
-    assert options.precision("auto", model, torch.device(device)) == "float32"
-
-
-def test_a_convolution_of_one_channel_is_not_depthwise():
-    assert not options.has_depthwise(nn.Conv2d(1, 8, 3))
+@pytest.mark.parametrize(("hardware", "expected"), [(True, "bfloat16"), (False, "float32")])
+def test_precision_follows_the_hardware_unless_it_is_named(monkeypatch, hardware, expected):
+    monkeypatch.setattr(runtime, "has_bfloat16", lambda device: hardware)
+    assert options.precision("auto", torch.device("cpu")) == expected
+    assert options.precision("bfloat16", torch.device("cpu")) == "bfloat16"
+    assert options.precision("float32", torch.device("cpu")) == "float32"
 
 
 def test_training_and_evaluation_follow_the_same_rule(data, monkeypatch):
-    monkeypatch.setattr(runtime, "has_bfloat16", lambda device: True)
     seen = []
     model = make_model()
     model[6].register_forward_hook(lambda module, args, out: seen.append(out.dtype))
-    assert fit(model, data, **OPTIONS | {"epochs": 1}).config["precision"] == "bfloat16"
-    assert set(seen) == {torch.bfloat16}
-    seen.clear()
-    model[0] = nn.Sequential(nn.Conv2d(3, 3, 3, groups=3), model[0])
-    assert fit(model, data, **OPTIONS | {"epochs": 1}).config["precision"] == "float32"
-    evaluate(model, data.test)
-    assert set(seen) == {torch.float32}
+    for hardware, dtype in [(True, torch.bfloat16), (False, torch.float32)]:
+        monkeypatch.setattr(runtime, "has_bfloat16", lambda device, hardware=hardware: hardware)
+        history = fit(model, data, **OPTIONS | {"epochs": 1})
+        assert f"torch.{history.config['precision']}" == str(dtype)
+        evaluate(model, data.test)
+        assert set(seen) == {dtype}
+        seen.clear()
 
 
 # ---- too little memory ------------------------------------------------------------------------

@@ -64,23 +64,14 @@ def check(config: dict[str, Any]) -> None:
             raise ValueError(f"{name} is {value!r}, but must be {wanted}.")
 
 
-def precision(asked: str, model: nn.Module, device: torch.device) -> str:
+def precision(asked: str, device: torch.device) -> str:
     """The precision to compute in: what is asked for, or what "auto" means here.
 
-    That is bfloat16 where the hardware has instructions for it; except that on a CPU a network
-    with depthwise convolutions stays in float32, because these gain nothing from bfloat16 there.
+    That is bfloat16 where the hardware has instructions for it.
     """
     if asked != "auto":
         return asked
-    if not runtime.has_bfloat16(device) or (device.type == "cpu" and has_depthwise(model)):
-        return "float32"
-    return "bfloat16"
-
-
-def has_depthwise(model: nn.Module) -> bool:
-    """Whether a convolution in `model` filters every channel by itself."""
-    convolutions = (m for m in model.modules() if isinstance(m, nn.Conv2d))
-    return any(1 < conv.groups == conv.in_channels for conv in convolutions)
+    return "bfloat16" if runtime.has_bfloat16(device) else "float32"
 
 
 def compiled(model: nn.Module) -> nn.Module:

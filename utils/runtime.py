@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import random
@@ -87,6 +88,25 @@ def has_bfloat16(on: torch.device) -> bool:
     if on.type == "cpu":
         return bool({"avx512_bf16", "amx_bf16", "bf16"} & _cpu_flags())
     return False
+
+
+def keep_memory() -> None:
+    """Let this process keep the memory it frees, instead of giving it back between two steps.
+
+    Each training step on a CPU asks for the same hundreds of MiB as the one before. glibc hands
+    them back to the system and gets them anew, page by page, which costs a network of many small
+    layers a tenth of its time or more. Tensors over 256 MiB, such as whole splits, are still given
+    back. Does nothing where the C library is not glibc.
+
+    Source: mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    mallopt = ctypes.CDLL("libc.so.6").mallopt
+    trim_threshold, mmap_threshold = -1, -3
+    # Older versions than 2.35 refuse more than 32 MiB.
+    _ = mallopt(mmap_threshold, 256 * 2**20) or mallopt(mmap_threshold, 32 * 2**20)
+    mallopt(trim_threshold, 2**31 - 1)
 
 
 def seed_everything(seed: int) -> None:

@@ -78,9 +78,8 @@ def fit(
             (Smith and Topin, 2018); under `"constant"` it stays.
         weight_decay: applied to weights of two or more dimensions, not to biases and norms.
         precision: "float32", "bfloat16" (autocast; master weights stay float32), or "auto":
-            bfloat16 where the hardware has instructions for it, but float32 for a network with
-            depthwise convolutions on a CPU, where these gain nothing from bfloat16.
-        compile: train through `torch.compile`, which takes a minute or so to begin with and needs
+            bfloat16 where the hardware has instructions for it.
+        compile: train through `torch.compile`, which takes up to a minute to begin with and needs
             a C++ compiler. Evaluation stays as it is.
         checkpoint: a folder. A run that was interrupted goes on from there and ends with the
             same bits; a finished one is loaded and returned at once.
@@ -97,7 +96,7 @@ def fit(
     config = {key: value for key, value in locals().items() if key in options.OPTIONS}
     options.check(config)
     device = distributed.start(device or runtime.device())
-    config["precision"] = options.precision(precision, model, device)
+    config["precision"] = options.precision(precision, device)
     with ckpt.Checkpoint(checkpoint, device) as saved, explained("training", batch_size):
         return _run(model, data, config, device, saved, validate, progress, on_step)
 
@@ -134,6 +133,8 @@ def _run(
     history = History(config=config)
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "history": history}
     at = saved.restore(parts, _identity(model, data, config), progress)
+    if device.type == "cpu":
+        runtime.keep_memory()
     wrapped = distributed.wrap(options.compiled(model) if config["compile"] else model, device)
     # Without gradients there is room for more images at a time, but not for any number.
     val_batch = min(500, 4 * config["batch_size"])
@@ -210,7 +211,7 @@ def evaluate(
     """
     options.check({"precision": precision})
     device = device or runtime.device()
-    amp = options.precision(precision, model, device) == "bfloat16"
+    amp = options.precision(precision, device) == "bfloat16"
     model.to(device=device, memory_format=torch.channels_last)
     was_training = model.training
     model.eval()
