@@ -155,3 +155,14 @@ def test_a_chapter_that_exports_nothing_says_so(place):
     (place / "chapters" / "bare.md").write_text("# Bare\n")
     with pytest.raises(ValueError, match="exports nothing"):
         chapters.load("bare")
+
+
+def test_a_run_is_measured_in_the_precision_it_was_trained_in(place, monkeypatch):
+    seen = []
+    real = runs.evaluate
+    monkeypatch.setattr(
+        runs, "evaluate", lambda *args, **options: seen.append(options) or real(*args, **options)
+    )
+    runs.main(["toy:toy", "--epochs", "1", "--set", "precision=bfloat16"])
+    runs.main(["toy:toy", "--epochs", "1", "--set", "precision=float32"])
+    assert [options["precision"] for options in seen] == 2 * ["bfloat16"] + 2 * ["float32"]

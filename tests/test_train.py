@@ -286,9 +286,10 @@ def test_a_damaged_or_foreign_checkpoint_is_refused_and_left_alone(data, tmp_pat
     path.write_bytes(b"")
     with pytest.raises(ckpt.CheckpointError, match="damaged or not ours"):
         fit(make_model(), data, **OPTIONS, checkpoint=tmp_path)
-    torch.save({"weights": torch.zeros(2)}, path)
-    with pytest.raises(ckpt.CheckpointError, match="no checkpoint of this course"):
-        fit(make_model(), data, **OPTIONS, checkpoint=tmp_path)
+    for foreign in ({"weights": torch.zeros(2)}, {"format": ckpt.FORMAT}):
+        torch.save(foreign, path)
+        with pytest.raises(ckpt.CheckpointError, match="no checkpoint of this course"):
+            fit(make_model(), data, **OPTIONS, checkpoint=tmp_path)
 
 
 class Evil:
@@ -320,7 +321,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_training(data, tmp_path)
 
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / "last.pt"
-    ckpt.save(path, {"step": 1})
+    ckpt.save(path, dict.fromkeys(ckpt.PARTS) | {"format": ckpt.FORMAT, "step": 1})
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
@@ -341,6 +342,11 @@ def test_precision_follows_the_hardware_unless_it_is_named(monkeypatch, hardware
     assert options.precision("auto", torch.device("cpu")) == expected
     assert options.precision("bfloat16", torch.device("cpu")) == "bfloat16"
     assert options.precision("float32", torch.device("cpu")) == "float32"
+
+
+def test_a_split_in_place_of_all_data_is_refused(data):
+    with pytest.raises(ValueError, match="data is a Split, but must be a CIFAR10"):
+        fit(make_model(), data.train, **OPTIONS)
 
 
 def test_training_and_evaluation_follow_the_same_rule(data, monkeypatch):

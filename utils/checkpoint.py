@@ -22,6 +22,9 @@ import torch
 from utils import distributed
 
 FORMAT = "convnets-checkpoint-1"
+PARTS = {
+    "format", "model", "optimizer", "scheduler", "history", "identity", "rng", "position",
+}  # fmt: skip
 SAVE_EVERY = 30.0  # seconds between checkpoints within an epoch
 
 
@@ -173,7 +176,8 @@ def load(path: Path, map_location: torch.device) -> dict[str, Any]:
             f"{path} cannot be read as a checkpoint ({reason}): it is damaged or not ours; "
             "delete it to train from the start."
         ) from None
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    complete = isinstance(state, dict) and state.keys() >= PARTS
+    if not complete or state["format"] != FORMAT:
         raise CheckpointError(
             f"{path} is no checkpoint of this course ({FORMAT} was expected): choose another "
             "folder, or delete the file to train from the start."

@@ -91,6 +91,7 @@ def run(
         print(f"{what}: {error}")
         diverged = True
     seconds = sum(history.seconds) or time.perf_counter() - started
+    precision = config.get("precision", "auto")
     record = {
         "schema": results.SCHEMA_VERSION,
         "chapter": chapter,
@@ -99,8 +100,10 @@ def run(
         "seed": seed,
         "epochs": args.epochs,
         "parameters": count_parameters(model),
-        "val_accuracy": evaluate(model, data.val).accuracy,
-        "test_accuracy": None if args.no_test else evaluate(model, data.test).accuracy,
+        "val_accuracy": evaluate(model, data.val, precision=precision).accuracy,
+        "test_accuracy": (
+            None if args.no_test else evaluate(model, data.test, precision=precision).accuracy
+        ),
         "seconds": round(seconds, 1),
         "diverged": diverged,
         "history": {

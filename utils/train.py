@@ -87,7 +87,8 @@ def fit(
         on_step: called with (step, model, loss) after every optimiser step.
 
     Raises:
-        ValueError: an option has an impossible value, or the model gives no logits.
+        ValueError: an option has an impossible value, `data` is no CIFAR10, or the model gives
+            no logits.
         Diverged: the loss is no longer finite.
         OutOfMemory: memory does not suffice.
         CannotCompile: `torch.compile` does not work here, or not for this network.
@@ -95,6 +96,11 @@ def fit(
     """
     config = {key: value for key, value in locals().items() if key in options.OPTIONS}
     options.check(config)
+    if not isinstance(data, CIFAR10):
+        raise ValueError(
+            f"data is a {type(data).__name__}, but must be a CIFAR10 with its splits, as "
+            "load_cifar10() returns it."
+        )
     device = distributed.start(device or runtime.device())
     config["precision"] = options.precision(precision, device)
     with ckpt.Checkpoint(checkpoint, device) as saved, explained("training", batch_size):
