@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from utils import results
+from utils import results, runtime
 
 RECORD = {
     "schema": 1,
@@ -144,3 +144,10 @@ def test_every_recorded_file_is_valid():
         for r in records:
             assert not r["provenance"]["data"]["synthetic"]
             assert r["chapter"] == path.stem
+
+
+@pytest.mark.parametrize("path", sorted(results.FOLDER.glob("*.json")), ids=lambda path: path.stem)
+def test_a_committed_run_used_the_images_of_its_profile(path):
+    for run in results.load(path.stem):
+        where = run["provenance"]
+        assert where["data"]["train"] == runtime.PROFILES[where["profile"]].train, run["model"]
