@@ -192,7 +192,8 @@ def main(folder):
     optimizer = options.make_optimizer(model, config)
     options.make_scheduler(optimizer, config, 10)
     optimizer.step()
-    checkpoint.save(folder / "warm.pt", {"model": model.state_dict()})
+    state = dict.fromkeys(checkpoint.PARTS) | {"format": checkpoint.FORMAT}
+    checkpoint.save(folder / "warm.pt", state | {"model": model.state_dict()})
     checkpoint.load(folder / "warm.pt", torch.device("cpu"))
     evaluate(model, make_data(20).test)
     tasks = Path("/proc/self/task")
