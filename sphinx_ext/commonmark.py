@@ -299,6 +299,13 @@ class Writer:
 
     block_sidebar = block_topic
 
+    def block_live(self, node: nodes.Element) -> None:
+        """The still picture and its caption, or where to find the one that moves."""
+        if not next(iter(node.findall(nodes.image)), None):
+            place = address_text(self.link(f"#live-{node['name']}"))
+            self.add(f"*To try out [on the page of this chapter]({place}):*")
+        self.children(node)
+
     def titled(self, title: nodes.Node, node: nodes.Element) -> None:
         body = [c for c in node.children if not is_title(c)]
         head = f"**{self.inline(title)}**" if title.astext().strip() else ""

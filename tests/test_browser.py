@@ -3,14 +3,18 @@
 Skipped where there is no Chromium or Chrome, except on CI, where that is a failure.
 """
 
+import contextlib
 import os
+import re
 import sys
 from pathlib import Path
 
 import books
 import pytest
+import torch
 
-from utils import notebooks
+from utils import chapters, notebooks
+from utils.receptive import receptive_field
 
 sys.path.insert(0, str(Path(__file__).parent / "browser"))
 
@@ -108,3 +112,108 @@ def test_dark_mode_button_works(shots, chrome, base):
             button.click()
             themes.add(tab.evaluate("document.documentElement.dataset.theme"))
         assert themes == {"light", "dark"}
+
+
+# ---- pictures to play with (_static/live) -------------------------------------------------------
+
+SET = """(input, value) => {
+    input.value = value;
+    input.dispatchEvent(new Event(input.type === 'range' ? 'input' : 'change'));
+}"""
+
+
+@pytest.fixture
+def live(shots, chrome, base):
+    """A function that opens the page with a live picture: (its place, set(name, value))."""
+    with contextlib.ExitStack() as stack:
+
+        def opened(page, name):
+            tab, _, errors = stack.enter_context(shots.opened(chrome, base, page))
+            assert not errors
+            place = tab.locator(f"#live-{name}")
+            assert place.is_visible()
+            assert place.locator(".live-static").count() == 0, "the still picture is still there"
+
+            def turn(control, value):
+                label = place.locator("label", has_text=re.compile(rf"^{control}(\s|\d|$)"))
+                label.locator("input, select").evaluate(SET, str(value))
+
+            return place, turn
+
+        yield opened
+
+
+CONVOLUTIONS = [(7, 3, 2, 1, 1, 1), (12, 5, 3, 0, 2, 4), (5, 1, 1, 2, 3, 8), (8, 4, 1, 3, 1, 2)]
+
+
+def test_the_live_convolution_computes_what_torch_computes(live):
+    place, turn = live("chapters/alexnet.html", "convolution")
+    for settings in CONVOLUTIONS:
+        size, kernel, stride, padding, dilation, groups = settings
+        names = ("input size", "kernel", "stride", "padding", "dilation", "groups")
+        for name, value in zip(names, settings, strict=True):
+            turn(name, value)
+        conv = torch.nn.Conv2d(8, 16, kernel, stride, padding, dilation, groups, bias=False)
+        out = conv(torch.zeros(1, 8, size, size)).shape[-1]
+        weights, told = conv.weight.numel(), place.locator("[role=status]").inner_text()
+        assert f"has {out} × {out} pixels" in told
+        assert f": {weights:,} weights, {weights * out * out:,} MACs" in told
+
+        # The blue pixels are those that the orange one depends on, padding included.
+        turn("output pixel", out * out)
+        x = torch.zeros(1, 8, size + 2 * padding, size + 2 * padding, requires_grad=True)
+        alone = torch.nn.functional.conv2d(x, torch.ones_like(conv.weight), None, stride, 0,
+                                           dilation, groups)  # fmt: skip
+        alone[0, 0, -1, -1].backward()
+        assert place.locator(".live-seen").count() == (x.grad[0, 0] != 0).sum()
+    for name, value in (("input size", 3), ("kernel", 5), ("padding", 0), ("dilation", 3)):
+        turn(name, value)
+    assert "there is no output" in place.locator("[role=status]").inner_text()
+
+
+def test_the_live_receptive_field_is_that_of_the_course(live):
+    place, _ = live("chapters/vgg.html", "receptive-field")
+    layers = [torch.nn.Conv2d(1, 1, 3), torch.nn.Conv2d(1, 1, 3)]
+    added = {
+        "+ 3×3, stride 2": torch.nn.Conv2d(1, 1, 3, stride=2),
+        "+ 5×5": torch.nn.Conv2d(1, 1, 5),
+        "+ pooling 2×2, stride 2": torch.nn.MaxPool2d(2),
+        "+ 3×3": torch.nn.Conv2d(1, 1, 3),
+    }
+    for name, layer in added.items():
+        place.get_by_role("button", name=name, exact=True).click()
+        layers.append(layer)
+        size = receptive_field(layers).size
+        assert f"sees {size} × {size} pixels" in place.locator("[role=status]").inner_text()
+    for _ in range(4):
+        place.get_by_role("button", name="+ 7×7", exact=True).click()
+    told = place.locator("[role=status]").inner_text()
+    assert "No room" in told
+    place.get_by_role("button", name="start again").click()
+    assert "sees 5 × 5 pixels" in place.locator("[role=status]").inner_text()
+
+
+def test_the_live_norm_axes_are_those_of_the_chapter(live):
+    place, turn = live("chapters/layernorm.html", "norm-axes")
+    chapter = chapters.load("layernorm")
+    for name, axes in chapter.AXES.items():
+        for groups in (2, 3) if name == "group" else (1,):
+            turn("normalisation", name)
+            turn("groups", groups)
+            x = torch.randn(3, 6, 3, 3, requires_grad=True)
+            chapter.normalise(x, axes, groups)[1, 2, 1, 1].backward()
+            shown = place.locator("rect").evaluate_all(
+                "all => all.map(r => r.getAttribute('class') !== 'live-rest')"
+            )
+            assert shown == (x.grad != 0).flatten().tolist(), (name, groups)
+
+
+@pytest.mark.parametrize("page", ["alexnet", "vgg"])
+def test_without_javascript_a_page_shows_the_still_picture_or_nothing(chrome, base, page):
+    context = chrome.new_context(java_script_enabled=False)
+    tab = context.new_page()
+    tab.goto(f"{base}chapters/{page}.html")
+    place = tab.locator(".live")
+    assert place.count() == 1
+    assert place.is_visible() == (place.locator("img").count() == 1)
+    context.close()

@@ -176,6 +176,26 @@ def test_status_lists_every_chapter(pages):
     assert all(cell.get_text().strip() for row in rows for cell in row)
 
 
+def test_every_exercise_is_listed_with_its_kind_and_time(pages):
+    article = pages["exercises.html"].find("article")
+    listed = {}
+    for row in article.select("tbody tr"):
+        number, title, kind, time = (cell.get_text(" ", strip=True) for cell in row("td"))
+        assert title
+        assert re.fullmatch(r"\d+\.\d+", number)
+        assert re.match(r"\d+ minutes|no solution$", time), f"{number} {title}: {time}"
+        assert (kind == "Open") == (time == "no solution")
+        listed[row.find("a")["href"]] = title
+    exercises = {
+        f"{page}#{box['id']}"
+        for page, soup in pages.items()
+        if page.startswith("chapters/")
+        for box in soup.select("div.exercise[id]")
+    }
+    assert listed.keys() == exercises
+    assert len(exercises) >= 5 * len(notebooks.chapters())
+
+
 def test_no_markup_is_left_in_the_text(pages):
     left = []
     for page, soup in pages.items():

@@ -115,6 +115,20 @@ def test_make_says_that_python_is_too_old(tmp_path):
     assert not (tmp_path / ".venv-book").exists()
 
 
+# ---- Glossary -----------------------------------------------------------------------------------
+
+
+def test_every_word_of_the_glossary_is_linked_from_where_it_is_used():
+    entries = re.search(r"```{glossary}\n(.*?)\n```", read("glossary.md"), re.DOTALL)[1]
+    terms = [line for line in entries.splitlines() if line[:1].strip()]
+    assert terms == sorted(terms, key=str.lower), "the glossary is not in alphabetical order"
+    linked = set()
+    for page in {*ROOT.glob("*.md"), *ROOT.glob("chapters/*.md")} - {ROOT / "glossary.md"}:
+        for role in re.findall(r"{term}`([^`]+)`", page.read_text(encoding="utf-8")):
+            linked.add(re.search(r"<(.+)>$|$", role)[1] or role)
+    assert not set(terms) - linked, "no page links to these words"
+
+
 # ---- the chapters ------------------------------------------------------------------------------
 
 

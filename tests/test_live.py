@@ -1,0 +1,39 @@
+"""The directive for pictures to play with; the pictures themselves are tested in a browser."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def build(folder, page):
+    (folder / "_static" / "live").mkdir(parents=True)
+    (folder / "_static" / "live" / "toy.js").write_text("")
+    (folder / "conf.py").write_text('extensions = ["myst_parser", "sphinx_ext.live"]\n')
+    (folder / "index.md").write_text("# Page\n\n" + page)
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html"]
+    return subprocess.run(
+        [*command, folder, folder / "out"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_place_without_a_still_picture_is_hidden_until_the_script_shows_it(tmp_path):
+    done = build(tmp_path, "```{live} toy\nTry it *out*.\n```\n")
+    assert done.returncode == 0, done.stderr
+    html = (tmp_path / "out" / "index.html").read_text()
+    assert '<div class="live" id="live-toy" hidden>' in html
+    assert "Try it <em>out</em>." in html
+
+
+def test_a_picture_without_a_script_is_refused_in_one_sentence(tmp_path):
+    done = build(tmp_path, "```{live} nothing\nTry it.\n```\n")
+    assert done.returncode == 1
+    (said,) = [line for line in done.stderr.splitlines() if "index.md" in line]
+    assert "{live} nothing: there is no nothing.js; _static/live has toy." in said
+
+
+def test_a_picture_without_a_caption_is_refused(tmp_path):
+    done = build(tmp_path, "```{live} toy\n```\n")
+    assert done.returncode == 1
+    assert 'Content block expected for the "live" directive; none found.' in done.stderr
