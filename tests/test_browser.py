@@ -135,7 +135,8 @@ def live(shots, chrome, base):
             assert place.locator(".live-static").count() == 0, "the still picture is still there"
 
             def turn(control, value):
-                label = place.locator("label", has_text=re.compile(rf"^{control}(\s|\d|$)"))
+                name = tab.locator("span", has_text=re.compile(rf"^{control}( \d+)?$"))
+                label = place.locator("label", has=name)
                 label.locator("input, select").evaluate(SET, str(value))
 
             return place, turn
