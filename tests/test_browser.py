@@ -34,7 +34,10 @@ FILTERS = """['article img[src$=".svg"]:not(.dark-light)',
     'article img:is(.dark-light, :not([src$=".svg"]))'].map(
     css => [...document.querySelectorAll(css)].map(e => getComputedStyle(e).filter))"""
 WIDTHS = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
-PAGES = ["intro.html", "status.html", *(f"chapters/{name}.html" for name in notebooks.chapters())]
+PAGES = [
+    *("intro.html", "status.html", "glossary.html", "exercises.html"),
+    *(f"chapters/{name}.html" for name in notebooks.chapters()),
+]
 
 
 @pytest.fixture(scope="module")

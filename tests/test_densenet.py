@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import parity
 import pytest
 import torch
-import torchvision
 from torch import nn
 
 from utils import chapters, results
-from utils.inspect import count_macs, count_parameters
+from utils.inspect import count_parameters
 
 densenet = chapters.load("densenet")
 
@@ -22,50 +22,10 @@ CIFAR = {
 }
 
 
-def shuffled(model):
-    """Batch norms as after training: nothing is 0 or 1, so that a mistake shows."""
-    for m in model.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            nn.init.uniform_(m.weight, 0.5, 1.0)
-            nn.init.normal_(m.bias, std=0.1)
-            nn.init.normal_(m.running_mean, std=0.1)
-            nn.init.uniform_(m.running_var, 0.8, 1.2)
-    return model.eval()
-
-
 @pytest.mark.parametrize("name", TORCHVISION)
-def test_same_outputs_as_torchvision(name):
-    torch.manual_seed(0)
-    theirs = shuffled(getattr(torchvision.models, name)())
-    with torch.device("meta"):
-        ours = getattr(densenet, name)().eval()
-    state = dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True))
-    ours.load_state_dict(state, assign=True)
-    x = torch.randn(1, 3, 64, 64)
-    with torch.no_grad():
-        want = theirs(x)
-        scale = want.abs().max()
-        torch.testing.assert_close(ours(x) / scale, want / scale, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", TORCHVISION)
-def test_same_shapes_in_the_same_order_as_torchvision(name):
-    with torch.device("meta"):
-        ours, theirs = getattr(densenet, name)(), getattr(torchvision.models, name)()
-        few = getattr(densenet, name)(num_classes=7)
-        assert few(torch.empty(3, 3, 64, 64)).shape == (3, 7)
-    shapes = [v.shape for v in ours.state_dict().values()]
-    assert shapes == [v.shape for v in theirs.state_dict().values()]
-    assert [p.shape for p in ours.parameters()] == [p.shape for p in theirs.parameters()]
-
-
-@pytest.mark.parametrize("name", TORCHVISION)
-def test_counts_torchvision_publishes(name):
-    meta = torchvision.models.get_model_weights(name).DEFAULT.meta
-    with torch.device("meta"):
-        model = getattr(densenet, name)()
-    assert count_parameters(model) == meta["num_params"]
-    assert count_macs(model) / 1e9 == pytest.approx(meta["_ops"], rel=0.01)
+@pytest.mark.parametrize("check", parity.CHECKS, ids=lambda check: check.__name__)
+def test_against_torchvision(name, check):
+    check(getattr(densenet, name))
 
 
 @pytest.mark.parametrize(("name", "layers"), [("densenet121", 121), ("densenet201", 201)])
@@ -92,7 +52,7 @@ def test_depth_of_the_papers_networks(name, layers):
 
 def test_a_block_keeps_every_map_and_reads_every_map():
     torch.manual_seed(0)
-    block = shuffled(densenet.DenseBlock(6, depth=3, growth=4))
+    block = parity.shuffled(densenet.DenseBlock(6, depth=3, growth=4)).eval()
     x = torch.randn(2, 6, 5, 5)
     y = block(x)
     assert y.shape == (2, 6 + 3 * 4, 5, 5)

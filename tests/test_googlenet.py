@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import parity
 import pytest
 import torch
 import torchvision
@@ -21,35 +22,16 @@ def blocks(net):
     return [m for m in net.modules() if isinstance(m, googlenet.Inception)]
 
 
-def shuffled(model):
-    """As after training: nothing is 0 or 1 or tiny, so that a mistake shows."""
-    for m in model.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            nn.init.uniform_(m.weight, 0.5, 1.0)
-            nn.init.normal_(m.bias, std=0.1)
-            nn.init.normal_(m.running_mean, std=0.1)
-            nn.init.uniform_(m.running_var, 0.8, 1.2)
-        elif isinstance(m, nn.Linear):
-            nn.init.normal_(m.weight, std=0.1)
-    return model
-
-
 def pair(**options):
     """Ours and torchvision's with the same weights, dropout off."""
     torch.manual_seed(0)
     options |= {"dropout": 0.0, "dropout_aux": 0.0}
-    theirs = shuffled(torchvision.models.GoogLeNet(init_weights=False, **options))
+    theirs = parity.shuffled(torchvision.models.GoogLeNet(init_weights=False, **options))
     with torch.device("meta"):
         ours = googlenet.googlenet(**options)
     state = dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True))
     ours.load_state_dict({k: v.clone() for k, v in state.items()}, assign=True)
     return ours, theirs
-
-
-def agree(got, want):
-    scale = want.abs().max()
-    assert scale > 0.1  # two networks that answer nothing would agree too
-    torch.testing.assert_close(got / scale, want / scale, rtol=0, atol=1e-5)
 
 
 @pytest.fixture
@@ -62,7 +44,7 @@ def images():
 def test_same_outputs_as_torchvision_in_evaluation(aux_logits, transform_input, images):
     ours, theirs = pair(aux_logits=aux_logits, transform_input=transform_input)
     with torch.no_grad():
-        agree(ours.eval()(images), theirs.eval()(images))
+        parity.agree(ours.eval()(images), theirs.eval()(images))
 
 
 def test_same_outputs_of_all_three_classifiers_in_training(images):
@@ -70,16 +52,16 @@ def test_same_outputs_of_all_three_classifiers_in_training(images):
     got, want = ours(images), theirs(images)
     assert got._fields == want._fields
     for g, w in zip(got, want, strict=True):
-        agree(g, w)
+        parity.agree(g, w)
     sum(g.sum() for g in got).backward()
     sum(w.sum() for w in want).backward()
     mine, other = (next(net.parameters()).grad for net in (ours, theirs))
-    agree(mine, other)
+    parity.agree(mine, other)
 
 
 def test_without_heads_training_gives_logits_alone(images):
     ours, theirs = pair(aux_logits=False)
-    agree(ours(images), theirs(images))
+    parity.agree(ours(images), theirs(images))
 
 
 @pytest.mark.parametrize("aux_logits", [False, True])

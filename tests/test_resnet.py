@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import parity
 import pytest
 import torch
 import torchvision
@@ -9,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from utils import chapters
-from utils.inspect import count_macs, count_parameters
+from utils.inspect import count_parameters
 
 resnet = chapters.load("resnet")
 
@@ -41,55 +42,10 @@ def images():
     return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
-def shuffled(model):
-    """Batch norms as after training: nothing is 0 or 1, so that a mistake shows."""
-    for m in model.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            nn.init.uniform_(m.weight, 0.5, 1.0)
-            nn.init.normal_(m.bias, std=0.1)
-            nn.init.normal_(m.running_mean, std=0.1)
-            nn.init.uniform_(m.running_var, 0.8, 1.2)
-    return model.eval()
-
-
 @pytest.mark.parametrize("name", TORCHVISION)
-def test_same_outputs_as_torchvision(name):
-    torch.manual_seed(0)
-    theirs = shuffled(getattr(torchvision.models, name)())
-    with torch.device("meta"):  # no second initialisation of up to 127 million weights
-        ours = getattr(resnet, name)().eval()
-    state = dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True))
-    ours.load_state_dict(state, assign=True)
-    x = torch.randn(1, 3, 64, 64)
-    with torch.no_grad():
-        want = theirs(x)
-        scale = want.abs().max()
-        torch.testing.assert_close(ours(x) / scale, want / scale, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", TORCHVISION)
-def test_same_shapes_in_the_same_order_as_torchvision(name):
-    with torch.device("meta"):
-        ours, theirs = getattr(resnet, name)(), getattr(torchvision.models, name)()
-    shapes = [v.shape for v in ours.state_dict().values()]
-    assert shapes == [v.shape for v in theirs.state_dict().values()]
-    assert [p.shape for p in ours.parameters()] == [p.shape for p in theirs.parameters()]
-
-
-@pytest.mark.parametrize("name", TORCHVISION)
-def test_counts_torchvision_publishes(name):
-    meta = torchvision.models.get_model_weights(name).DEFAULT.meta
-    with torch.device("meta"):
-        model = getattr(resnet, name)()
-    assert count_parameters(model) == meta["num_params"]
-    assert count_macs(model) / 1e9 == pytest.approx(meta["_ops"], rel=0.01)
-
-
-@pytest.mark.parametrize("name", TORCHVISION)
-def test_number_of_classes_of_the_imagenet_networks(name):
-    with torch.device("meta"):
-        model = getattr(resnet, name)(num_classes=7)
-        assert model(torch.empty(3, 3, 64, 64)).shape == (3, 7)
+@pytest.mark.parametrize("check", parity.CHECKS, ids=lambda check: check.__name__)
+def test_against_torchvision(name, check):
+    check(getattr(resnet, name))
 
 
 @pytest.mark.parametrize(("name", "count"), CIFAR.items())
@@ -114,7 +70,7 @@ def test_impossible_depth_is_refused(depth):
 
 def test_plain_is_resnet_less_its_shortcuts(images):
     torch.manual_seed(0)
-    full, plain = shuffled(resnet.resnet20()), resnet.plain20().eval()
+    full, plain = parity.shuffled(resnet.resnet20()).eval(), resnet.plain20().eval()
     plain.load_state_dict(full.state_dict())
     assert not torch.allclose(full(images), plain(images))
 

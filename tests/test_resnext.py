@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import parity
 import pytest
 import torch
-import torchvision
 from torch import nn
 from torch.nn import functional as F
 
 from utils import chapters, results
-from utils.inspect import count_macs, count_parameters
+from utils.inspect import count_parameters
 
 resnext = chapters.load("resnext")
 
@@ -23,50 +23,10 @@ TWICE = (
 )
 
 
-def shuffled(model):
-    """Batch norms as after training: nothing is 0 or 1, so that a mistake shows."""
-    for m in model.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            nn.init.uniform_(m.weight, 0.5, 1.0)
-            nn.init.normal_(m.bias, std=0.1)
-            nn.init.normal_(m.running_mean, std=0.1)
-            nn.init.uniform_(m.running_var, 0.8, 1.2)
-    return model.eval()
-
-
 @pytest.mark.parametrize("name", TORCHVISION)
-def test_same_outputs_as_torchvision(name):
-    torch.manual_seed(0)
-    theirs = shuffled(getattr(torchvision.models, name)())
-    with torch.device("meta"):  # no second initialisation of up to 88 million weights
-        ours = getattr(resnext, name)().eval()
-    state = dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True))
-    ours.load_state_dict(state, assign=True)
-    x = torch.randn(1, 3, 64, 64)
-    with torch.no_grad():
-        want = theirs(x)
-        scale = want.abs().max()
-        torch.testing.assert_close(ours(x) / scale, want / scale, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", TORCHVISION)
-def test_same_shapes_in_the_same_order_as_torchvision(name):
-    with torch.device("meta"):
-        ours, theirs = getattr(resnext, name)(), getattr(torchvision.models, name)()
-        few = getattr(resnext, name)(num_classes=7)
-        assert few(torch.empty(3, 3, 64, 64)).shape == (3, 7)
-    shapes = [v.shape for v in ours.state_dict().values()]
-    assert shapes == [v.shape for v in theirs.state_dict().values()]
-    assert [p.shape for p in ours.parameters()] == [p.shape for p in theirs.parameters()]
-
-
-@pytest.mark.parametrize("name", TORCHVISION)
-def test_counts_torchvision_publishes(name):
-    meta = torchvision.models.get_model_weights(name).DEFAULT.meta
-    with torch.device("meta"):
-        model = getattr(resnext, name)()
-    assert count_parameters(model) == meta["num_params"]
-    assert count_macs(model) / 1e9 == pytest.approx(meta["_ops"], rel=0.01)
+@pytest.mark.parametrize("check", parity.CHECKS, ids=lambda check: check.__name__)
+def test_against_torchvision(name, check):
+    check(getattr(resnext, name))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +69,7 @@ def test_a_block_is_the_sum_of_its_paths():
     """y = relu(shortcut(x) + Σ T_i(x)), each path computed alone, batch norm behind the sum."""
     torch.manual_seed(0)
     groups, width = 8, 4
-    block = shuffled(resnext.Block(24, 40, groups, width, stride=2))
+    block = parity.shuffled(resnext.Block(24, 40, groups, width, stride=2)).eval()
     x = torch.randn(2, 24, 9, 9)
 
     def norm(t, bn, at):
@@ -150,7 +110,6 @@ def test_recorded_runs_are_complete():
             seeds = [
                 r["seed"]
                 for r in results.select(runs, experiment=experiment)
-                if {k: v for k, v in r["config"]["asked"].items() if k in want or "model." in k}
-                == want
+                if {k: v for k, v in r["config"]["asked"].items() if k.startswith("model.")} == want
             ]
             assert sorted(seeds) == [0, 1, 2], options

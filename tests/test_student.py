@@ -61,6 +61,7 @@ def test_a_chapter_loses_its_solutions_and_nothing_else(course, name):
     theirs = notebooks.chapter_path(name, course)
     text = theirs.read_text(encoding="utf-8")
     assert "{solution" not in text
+    assert "olutions are folded" not in text
     assert text.count("{exercise}") == ours.read_text(encoding="utf-8").count("{exercise}") >= 5
     assert not notebooks.stale_reason(theirs), "the recording is not of this code"
 

@@ -51,6 +51,13 @@ class Chapter:
         return [cell for cell in self.cells if cell.kind == "code"]
 
 
+def block_end(lines: list[str], start: int) -> int | None:
+    """Index of the line that closes the block opened at index `start`; None if none does."""
+    marks = _FENCE.match(lines[start])[2]
+    closing = re.compile(rf"^ {{0,3}}{re.escape(marks)}{re.escape(marks[0])}*\s*$")
+    return next((k for k in range(start + 1, len(lines)) if closing.match(lines[k])), None)
+
+
 def read_chapter(path_or_text: Path | str) -> Chapter:
     """Front matter and cells of a MyST notebook, given its path or its text.
 
@@ -91,8 +98,7 @@ def read_chapter(path_or_text: Path | str) -> Chapter:
         if fence:
             indent, marks, info = fence.groups()
             is_code = marks[0] != ":" and info.strip().startswith("{code-cell}")
-            closing = re.compile(rf"^ {{0,3}}{re.escape(marks)}{re.escape(marks[0])}*\s*$")
-            end = next((k for k in range(i + 1, len(lines)) if closing.match(lines[k])), None)
+            end = block_end(lines, i)
             if end is None:
                 raise ChapterError(f"{where}:{i + 1}: this block is never closed; add {marks}")
             if is_code and indent:

@@ -13,6 +13,7 @@ import argparse
 import ast
 import datetime
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -30,7 +31,9 @@ from utils.data import CIFAR10, DataError, load_cifar10
 from utils.inspect import count_parameters
 from utils.train import CannotCompile, Diverged, History, OutOfMemory, evaluate, fit
 
-CHECKPOINTS = Path(__file__).resolve().parent.parent / ".checkpoints"
+ROOT = Path(__file__).resolve().parent.parent
+CHECKPOINTS = ROOT / ".checkpoints"
+ERRORS = (ValueError, DataError, CheckpointError, OutOfMemory, CannotCompile)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -39,16 +42,11 @@ def main(argv: list[str] | None = None) -> None:
     if args.profile:
         os.environ["COURSE_PROFILE"] = args.profile
     try:
-        builder, arguments, options = _understand(args)
-        data = load_cifar10()
-        if data.provenance["synthetic"] and not args.dry:
-            raise ValueError(
-                "no CIFAR-10 was found, and the synthetic stand-in gives no result to record: "
-                "set CIFAR10_ROOT to the images, or give --dry to train without recording."
-            )
+        understood = understand(args)
+        data = real_data(args)
         for seed in args.seeds:
-            run(args, builder, arguments, options, data, seed)
-    except (ValueError, DataError, CheckpointError, OutOfMemory, CannotCompile) as error:
+            run(args, *understood, data, seed)
+    except ERRORS as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted: the same command goes on from the last checkpoint.")
@@ -65,21 +63,12 @@ def run(
     """Train one seed and record it; returns the record, or None where it was there already."""
     chapter, name = args.network.split(":")
     what = f"{chapter}:{name} {args.experiment} seed {seed}"
-    # What the run is, apart from how fast it went: two runs that agree in this are one.
-    key = {
-        "model": name,
-        "experiment": args.experiment,
-        "seed": seed,
-        "epochs": args.epochs,
-        "asked": {**options, **{f"model.{k}": v for k, v in arguments.items()}},
-        "profile": runtime.profile().name,
-    }
-    if not args.dry and any(_key(record) == key for record in results.load(chapter)):
+    key = identity(args, arguments, options, seed)
+    if not args.dry and recorded(chapter, key):
         print(f"{what}: recorded already, skipped")
         return None
     print(f"{what}: {args.epochs} epochs, {key['asked'] or 'default options'}", flush=True)
-    code = hashlib.sha256(json.dumps([chapter, key], sort_keys=True).encode()).hexdigest()[:8]
-    folder = CHECKPOINTS / f"{chapter}-{name}-{args.experiment}-{seed}-{code}"
+    folder = checkpoint_folder(chapter, key)
     runtime.seed_everything(seed)
     model = builder(**arguments)
     started, diverged = time.perf_counter(), False
@@ -125,6 +114,42 @@ def run(
     return record
 
 
+def real_data(args: argparse.Namespace) -> CIFAR10:
+    """CIFAR-10; the synthetic stand-in only where nothing is to be recorded."""
+    data = load_cifar10()
+    if data.provenance["synthetic"] and not args.dry:
+        raise ValueError(
+            "no CIFAR-10 was found, and the synthetic stand-in gives no result to record: "
+            "set CIFAR10_ROOT to the images, or give --dry to train without recording."
+        )
+    return data
+
+
+def identity(
+    args: argparse.Namespace, arguments: dict[str, Any], options: dict[str, Any], seed: int
+) -> dict[str, Any]:
+    """What a run is, apart from how fast it goes: two runs that agree in this are one."""
+    return {
+        "model": args.network.split(":")[1],
+        "experiment": args.experiment,
+        "seed": seed,
+        "epochs": args.epochs,
+        "asked": {**options, **{f"model.{k}": v for k, v in arguments.items()}},
+        "profile": runtime.profile().name,
+    }
+
+
+def recorded(chapter: str, key: dict[str, Any]) -> bool:
+    """Whether `results/CHAPTER.json` holds the run."""
+    return any(key_of(record) == key for record in results.load(chapter))
+
+
+def checkpoint_folder(chapter: str, key: dict[str, Any]) -> Path:
+    """Where the run keeps its checkpoint until it is recorded."""
+    code = hashlib.sha256(json.dumps([chapter, key], sort_keys=True).encode()).hexdigest()[:8]
+    return CHECKPOINTS / f"{chapter}-{key['model']}-{key['experiment']}-{key['seed']}-{code}"
+
+
 def provenance(chapter: str, data: CIFAR10) -> dict[str, Any]:
     """Where a run's numbers come from: date, machine, versions, data and code."""
     return {
@@ -137,7 +162,8 @@ def provenance(chapter: str, data: CIFAR10) -> dict[str, Any]:
     }
 
 
-def _key(record: dict[str, Any]) -> dict[str, Any]:
+def key_of(record: dict[str, Any]) -> dict[str, Any]:
+    """The `identity` of a recorded run."""
     names = ("model", "experiment", "seed", "epochs")
     return {
         **{name: record[name] for name in names},
@@ -146,10 +172,14 @@ def _key(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _understand(
+def understand(
     args: argparse.Namespace,
 ) -> tuple[Callable[..., nn.Module], dict[str, Any], dict[str, Any]]:
-    """The builder, its arguments and the options of `fit` that the command line names."""
+    """The builder, its arguments and the options of `fit` that the command line names.
+
+    Raises:
+        ValueError: there is no such network, or it or `fit` takes no such argument.
+    """
     chapter, colon, name = args.network.partition(":")
     if not colon:
         raise ValueError(f"{args.network!r} should be CHAPTER:NETWORK, as in resnet:resnet20.")
@@ -163,20 +193,26 @@ def _understand(
         raise ValueError(
             f"fit has no option {', '.join(sorted(unknown))}; it has {', '.join(known)}."
         )
-    return builder, _pairs(args.model_args), options
+    arguments = _pairs(args.model_args)
+    try:
+        inspect.signature(builder).bind(**arguments)
+    except TypeError as error:
+        takes = ", ".join(inspect.signature(builder).parameters)
+        raise ValueError(f"{args.network}: {error}; it takes {takes}.") from None
+    return builder, arguments, options
 
 
 def _pairs(words: list[str]) -> dict[str, Any]:
-    pairs = {}
+    found = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
             raise ValueError(f"{word!r} should be NAME=VALUE, as in lr=0.1.")
         try:
-            pairs[key] = ast.literal_eval(value)
+            found[key] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
-            pairs[key] = value
-    return pairs
+            found[key] = value
+    return found
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -185,8 +221,15 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument(
+        "network", metavar="CHAPTER:NETWORK", help="a function that the chapter exports"
+    )
+    return add_options(parser)
+
+
+def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The options that one run and a sweep of runs have in common."""
     add = parser.add_argument
-    add("network", metavar="CHAPTER:NETWORK", help="a function that the chapter exports")
     add("--epochs", type=int, required=True)
     add("--seeds", type=int, nargs="+", default=[0])
     add("--experiment", default="default", help="the name under which results are filed")

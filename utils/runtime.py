@@ -116,13 +116,19 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def cores() -> int:
+    """The number of processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def machine() -> dict[str, str]:
     """The machine in words, for provenance: device, torch, Python and operating system."""
     if device().type == "cuda":
         name = torch.cuda.get_device_name()
     else:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        name = f"{_cpu_name()}, {cores} core{'s' if cores != 1 else ''}"
+        name = f"{_cpu_name()}, {cores()} core{'s' if cores() != 1 else ''}"
     return {
         "device": name,
         "torch": torch.__version__.partition("+")[0],

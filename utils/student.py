@@ -12,9 +12,9 @@ import re
 import shutil
 from pathlib import Path
 
+from utils.myst import ChapterError, block_end
 from utils.notebooks import (
     ROOT,
-    ChapterError,
     chapter_path,
     chapters,
     code_cells,
@@ -30,7 +30,7 @@ LEFT_OUT = shutil.ignore_patterns(
 )
 # What chapters say of their solutions.
 SENTENCE = " Solutions are folded, and run in the course's tests."
-_OPEN = re.compile(r"^(`{3,}|:{3,})\{(solution|solution-start|solution-end)\}")
+_SOLUTION = re.compile(r"^(?:`{3,}|:{3,})\{solution(-start|-end)?\}")
 
 
 def solution_lines(text: str, where: str = "chapter") -> set[int]:
@@ -41,30 +41,22 @@ def solution_lines(text: str, where: str = "chapter") -> set[int]:
     """
     lines, gone, i = text.splitlines(), set(), 0
     while i < len(lines):
-        found = _OPEN.match(lines[i])
-        if not found:
+        if not (found := _SOLUTION.match(lines[i])):
             i += 1
             continue
-        end = _close(lines, i, found[1])
-        if end and found[2] == "solution-start":
-            last = next((k for k in range(end, len(lines)) if _is_end(lines[k])), None)
-            end = last and _close(lines, last, _OPEN.match(lines[last])[1])
-        if not end:
-            raise ChapterError(f"{where}:{i + 1}: this solution is never closed")
-        gone |= set(range(i + 1, end + 1))
-        i = end
+        last = i
+        if found[1]:  # up to {solution-end}
+            ends = (k for k in range(i, len(lines)) if lines[k].endswith("{solution-end}"))
+            last = next(ends, None)
+        end = None if last is None else block_end(lines, last)
+        if end is None:
+            raise ChapterError(
+                f"{where}:{i + 1}: this solution is never closed; add the fence that ends it, and "
+                "{solution-end} if it began with {solution-start}"
+            )
+        gone |= set(range(i + 1, end + 2))
+        i = end + 1
     return gone
-
-
-def _is_end(line: str) -> bool:
-    found = _OPEN.match(line)
-    return bool(found and found[2] == "solution-end")
-
-
-def _close(lines: list[str], start: int, fence: str) -> int | None:
-    """The number of the line that closes the fence opened at index `start`."""
-    closing = re.compile(rf"^{re.escape(fence)}\s*$")
-    return next((k + 1 for k in range(start + 1, len(lines)) if closing.match(lines[k])), None)
 
 
 def without_solutions(md: Path) -> None:
