@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from utils import checkpoint as ckpt
-from utils import distributed, options, runtime
+from utils import depthwise, distributed, options, runtime
 from utils.data import CIFAR10, Batches, Split
 from utils.history import CannotCompile, Diverged, History, Metrics, OutOfMemory, explained
 
@@ -103,7 +103,11 @@ def fit(
         )
     device = distributed.start(device or runtime.device())
     config["precision"] = options.precision(precision, device)
-    with ckpt.Checkpoint(checkpoint, device) as saved, explained("training", batch_size):
+    with (
+        ckpt.Checkpoint(checkpoint, device) as saved,
+        explained("training", batch_size),
+        depthwise.in_float32(nn.Identity() if compile else model, device),
+    ):
         return _run(model, data, config, device, saved, validate, progress, on_step)
 
 
