@@ -1,8 +1,9 @@
 """Depthwise convolutions whose bfloat16 gradient is slow on a CPU, kept in float32.
 
-In the oneDNN of torch 2.14 a depthwise 3×3 of stride 1 is trained three times as fast in bfloat16
-as in float32, but with stride 2 its gradient takes thirty times as long as in float32, and with a
-kernel of 5×5 or 7×7 twice as long or more. A handful of such layers makes a whole network slow.
+In the oneDNN of torch 2.14 a depthwise 3×3 of stride 1 is trained several times as fast in
+bfloat16 as in float32, but with stride 2 its gradient takes more than ten times as long, and with
+a kernel of 5×5 or 7×7 it gains nothing or loses. A handful of such layers makes a whole network
+slow; the chapter on MobileNet measures it.
 """
 
 from __future__ import annotations
