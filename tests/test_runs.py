@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from toy_chapter import CHAPTER, toy_course
 
 from utils import chapters, results, runs, train
@@ -61,6 +62,28 @@ def test_an_interrupted_run_goes_on_and_records_the_same(place, monkeypatch):
     for record in (whole, resumed):
         del record["seconds"], record["history"]["seconds"]
     assert resumed == whole
+
+
+def test_a_run_on_fewer_images_draws_them_by_its_seed_and_is_another_run(monkeypatch):
+    seen, real, small = [], runs.fit, ["--set", "batch_size=25"]
+
+    def spy(model, data, **options):
+        seen.append(data.train)
+        return real(model, data, **options)
+
+    spy.__kwdefaults__ = real.__kwdefaults__  # where the command line looks options up
+    monkeypatch.setattr(runs, "fit", spy)
+    runs.main(["toy:toy", "--epochs", "1", "--images", "50", "--seeds", "0", "1", *small])
+    assert [len(split) for split in seen] == [50, 50]
+    assert seen[0].labels.bincount().tolist() == [5] * 10
+    assert not torch.equal(seen[0].images, seen[1].images)
+    assert [r["config"]["asked"] for r in results.load("toy")] == [
+        {"batch_size": 25, "images": 50}
+    ] * 2
+    runs.main(["toy:toy", "--epochs", "1"])
+    assert len(results.load("toy")) == 3
+    with pytest.raises(SystemExit, match="needs 1 to as many, not 99999999"):
+        runs.main(["toy:toy", "--epochs", "1", "--images", "99999999", *small])
 
 
 def test_a_run_that_diverges_is_recorded_as_such(capsys):

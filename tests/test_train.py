@@ -124,6 +124,58 @@ def test_norms_and_biases_do_not_decay(data):
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
 
 
+def test_rates_slow_parts_of_the_network_down_all_the_way(data):
+    model, seen = make_model(), []
+    first, *_, last = [name.split(".")[0] + "." for name, _ in model.named_parameters()]
+    make = options.make_optimizer
+
+    def spy(*args):
+        seen.append(make(*args))
+        return seen[0]
+
+    ratios = []
+
+    def look(*_):
+        lr = {id(p): g["lr"] for g in seen[0].param_groups for p in g["params"]}
+        of = {name.split(".")[0] + ".": lr[id(p)] for name, p in model.named_parameters()}
+        ratios.append(of[first] / of[last])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(options, "make_optimizer", spy)
+        fit(model, data, **OPTIONS, rates={first: 0.1}, validate=False, on_step=look)
+    assert len(ratios) > 3
+    assert ratios == pytest.approx([0.1] * len(ratios))
+
+
+def test_of_two_rates_the_longer_name_counts_and_an_unknown_one_is_refused():
+    config = {"lr": 1.0, "momentum": 0.9, "weight_decay": 0.1, "optimizer": "sgd"}
+    model = torch.nn.Sequential(torch.nn.Sequential(torch.nn.Linear(2, 2)), torch.nn.Linear(2, 2))
+    optimizer = options.make_optimizer(model, config | {"rates": {"0.": 0.5, "0.0.weight": 0.25}})
+    lr = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
+    assert [lr[id(p)] for p in model.parameters()] == [0.25, 0.5, 1, 1]
+    with pytest.raises(ValueError, match=r"factor for 'body', but no parameter .* '0.0.weight'"):
+        options.make_optimizer(model, config | {"rates": {"body": 0.1}})
+    with pytest.raises(ValueError, match="rates is .*, but must be None, or positive factors"):
+        options.check({"rates": {"0.": -1}})
+    with pytest.raises(ValueError, match="rates is 0.1, but must be None, or positive factors"):
+        options.check({"rates": 0.1})
+
+
+def test_frozen_parameters_stay_and_all_frozen_is_refused(data):
+    model = make_model()
+    head = list(model.parameters())[-2:]
+    for p in model.parameters():
+        p.requires_grad = False
+    with pytest.raises(ValueError, match="there is nothing to train"):
+        fit(model, data, **OPTIONS)
+    for p in head:
+        p.requires_grad = True
+    before = [p.clone() for p in model.parameters()]
+    fit(model, data, **OPTIONS, validate=False)
+    moved = [not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True)]
+    assert moved == [False] * (len(moved) - 2) + [True, True]
+
+
 def test_evaluate_agrees_with_a_loop_by_hand_and_keeps_the_mode(data):
     from utils.data import normalize
 

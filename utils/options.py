@@ -15,7 +15,7 @@ from utils.history import CannotCompile
 
 OPTIONS = (
     "epochs", "seed", "batch_size", "optimizer", "lr", "momentum", "weight_decay", "schedule",
-    "warmup", "label_smoothing", "augment", "precision", "compile",
+    "warmup", "label_smoothing", "augment", "precision", "compile", "rates",
 )  # fmt: skip
 
 
@@ -29,6 +29,14 @@ def _one_of(*values: Any) -> Callable[[Any], bool]:
 
 def _fraction(value: Any) -> bool:
     return 0 <= value < 1
+
+
+def _factors(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, dict)
+        and all(isinstance(k, str) and k for k in value)
+        and all(0 < factor < math.inf for factor in value.values())
+    )
 
 
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -45,6 +53,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "augment": (_one_of(True, False), "True or False"),
     "precision": (_one_of("auto", "float32", "bfloat16"), "'auto', 'float32' or 'bfloat16'"),
     "compile": (_one_of(True, False), "True or False"),
+    "rates": (_factors, "None, or positive factors by how names begin, as in {'0.': 0.1}"),
 }
 
 
@@ -92,12 +101,38 @@ def compiled(model: nn.Module) -> nn.Module:
 
 
 def make_optimizer(model: nn.Module, config: dict[str, Any]) -> torch.optim.Optimizer:
-    """SGD with Nesterov's momentum, or AdamW; without decay for biases and norms."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    """SGD with Nesterov's momentum, or AdamW; without decay for biases and norms.
+
+    Raises:
+        ValueError: no parameter is to be trained, or none's name begins as one of `rates` says.
+    """
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not parameters:
+        raise ValueError("no parameter of the model has requires_grad: there is nothing to train.")
+    rates = config.get("rates") or {}
+    for start in rates:
+        if not any(name.startswith(start) for name in parameters):
+            raise ValueError(
+                f"rates has a factor for {start!r}, but no parameter that is trained has a name "
+                f"that begins so; the first is {next(iter(parameters))!r}."
+            )
+    # Of several that fit a name, the longest counts.
+    factors = {
+        name: rates[max(fits, key=len)] if (fits := [s for s in rates if name.startswith(s)]) else 1
+        for name in parameters
+    }
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config["weight_decay"]},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+        {
+            "params": [
+                p for name, p in parameters.items()
+                if factors[name] == factor and (p.ndim > 1) == decayed
+            ],
+            "weight_decay": config["weight_decay"] if decayed else 0.0,
+            "lr": config["lr"] * factor,
+        }
+        for factor in sorted({1, *rates.values()}, key=lambda factor: (factor != 1, factor))
+        for decayed in (True, False)
+    ]  # fmt: skip
     if config["optimizer"] == "adamw":
         return torch.optim.AdamW(groups, lr=config["lr"])
     nesterov = config["momentum"] > 0
@@ -115,7 +150,7 @@ def make_scheduler(
         warmup *= 1.001
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
-        max_lr=config["lr"],
+        max_lr=[group["lr"] for group in optimizer.param_groups],
         total_steps=steps + 1,  # the step after the last has a learning rate too
         pct_start=warmup,
         cycle_momentum=False,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
 import datetime
 import hashlib
 import inspect
@@ -69,6 +70,8 @@ def run(
         return None
     print(f"{what}: {args.epochs} epochs, {key['asked'] or 'default options'}", flush=True)
     folder = checkpoint_folder(chapter, key)
+    if args.images:  # other images for another seed, so that their choice shows in the spread
+        data = dataclasses.replace(data, train=data.train.subset(args.images, seed))
     runtime.seed_everything(seed)
     model = builder(**arguments)
     started, diverged = time.perf_counter(), False
@@ -134,7 +137,11 @@ def identity(
         "experiment": args.experiment,
         "seed": seed,
         "epochs": args.epochs,
-        "asked": {**options, **{f"model.{k}": v for k, v in arguments.items()}},
+        "asked": {
+            **options,
+            **({"images": args.images} if args.images else {}),
+            **{f"model.{k}": v for k, v in arguments.items()},
+        },
         "profile": runtime.profile().name,
     }
 
@@ -235,6 +242,7 @@ def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     add("--experiment", default="default", help="the name under which results are filed")
     add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="options of fit: lr=0.1 …")
     add("--model-args", nargs="+", default=[], metavar="NAME=VALUE")
+    add("--images", type=int, metavar="N", help="train on so many, equally many of each class")
     add("--profile", help="smoke, cpu or full (otherwise COURSE_PROFILE decides)")
     add("--no-test", action="store_true", help="leave the test split alone (for choosing)")
     add("--dry", action="store_true", help="train and print, but record nothing")

@@ -59,6 +59,7 @@ def fit(
     augment: bool = True,
     precision: str = "auto",
     compile: bool = False,
+    rates: dict[str, float] | None = None,
     checkpoint: str | Path | None = None,
     device: torch.device | None = None,
     validate: bool = True,
@@ -81,6 +82,9 @@ def fit(
             bfloat16 where the hardware has instructions for it.
         compile: train through `torch.compile`, which takes up to a minute to begin with and needs
             a C++ compiler. Evaluation stays as it is.
+        rates: factors of `lr` for some of the parameters, by how their names begin; with
+            {"backbone.": 0.1} the backbone learns ten times more slowly than the rest.
+            Parameters that should not learn at all have `requires_grad = False`.
         checkpoint: a folder. A run that was interrupted goes on from there and ends with the
             same bits; a finished one is loaded and returned at once.
         validate: measure on `data.val` after every epoch.
@@ -265,7 +269,7 @@ def _identity(model: nn.Module, data: CIFAR10, config: dict[str, Any]) -> dict[s
     return {
         # An option that came later is named only where it is used, so that the checkpoints from
         # before it can still be continued.
-        **{f"option {k}": v for k, v in config.items() if k != "compile" or v},
+        **{f"option {k}": v for k, v in config.items() if k not in ("compile", "rates") or v},
         "the model": hashlib.sha256(shapes.encode()).hexdigest()[:12],
         "the training data": pixels.hexdigest()[:12],
     }
