@@ -14,12 +14,13 @@ BOOK_PYTHON = .venv-book/bin/python
 COURSE_PYTHON = .venv/bin/python
 PIP = -m pip --disable-pip-version-check install -qq --no-compile $(addprefix -c ,$(LOCK))
 
-.PHONY: help book student test check record lab serve bench linkcheck clean
+.PHONY: help book student pdf test check record lab serve bench linkcheck clean
 
 help:
 	@echo 'make book        build the website into _build/html; needs neither torch nor data'
 	@echo 'make serve       show it on http://127.0.0.1:$(PORT)'
 	@echo 'make student     the website and notebooks without solutions, in _build/student'
+	@echo 'make pdf         the whole book as one PDF; needs Chromium or Chrome'
 	@echo 'make lab         open the chapters in JupyterLab'
 	@echo 'make check       lint, and see that notebooks and pages are in step; under 30 s'
 	@echo 'make test        everything: lint, tests, notebooks, pages'
@@ -75,6 +76,9 @@ student: .venv-book/installed
 	@$(BOOK_PYTHON) -m utils.notebooks sync --root _build/student >/dev/null
 	@echo 'The book without solutions is at $(CURDIR)/_build/student/_build/html/index.html,'
 	@echo 'its notebooks in $(CURDIR)/_build/student/chapters'
+
+pdf: .venv/installed book
+	@$(COURSE_PYTHON) -m utils.pdf
 
 # One pytest for all: unit tests, every notebook run on the smoke profile, and the built pages.
 test: .venv/installed check

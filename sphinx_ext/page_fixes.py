@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -31,6 +32,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 def configure(app: Sphinx, config: Config) -> None:
     where = repository(Path(app.confdir or app.srcdir))
     config.html_baseurl = config.ogp_site_url = where.site_url
+    # A page that is not there may be asked for at any depth, so 404.html links from the root.
+    config.notfound_urls_prefix = urlsplit(where.site_url).path
     config.html_theme_options["repository_url"] = where.url
     config.html_theme_options["repository_branch"] = where.branch
     config.templates_path = [*config.templates_path, str(TEMPLATES)]

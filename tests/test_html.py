@@ -36,7 +36,7 @@ def pages(site):
     found = {
         path.relative_to(site).as_posix(): BeautifulSoup(path.read_text("utf-8"), "html.parser")
         for path in sorted(site.rglob("*.html"))
-        if "_static" not in path.parts
+        if "_static" not in path.parts and path.name != "404.html"  # which has a test of its own
     }
     assert "intro.html" in found
     return found
@@ -223,3 +223,29 @@ def test_names_of_buttons_are_what_one_sees(pages):
     for page, soup in pages.items():
         assert not soup.find_all("summary", {"aria-label": True}), page
         assert not soup.select(".theme-switch-button i[title]"), page
+
+
+def test_a_page_that_is_not_there_leads_back_from_any_depth(site):
+    soup = BeautifulSoup((site / "404.html").read_text("utf-8"), "html.parser")
+    assert "There is no page at this address" in soup.get_text()
+    root = urlsplit(notebooks.repository().site_url).path
+    fetched = [
+        element[name]
+        for tag, names in FETCHED.items()
+        for element in soup.find_all(tag)
+        for name in names
+        if element.get(name) and not set(element.get("rel", [])) & LINKED_ONLY
+    ]
+    links = [a["href"] for a in soup.find_all("a", class_="reference internal")]
+    assert len(links) > len(notebooks.chapters())
+    for link in [*fetched, *links]:
+        assert link.startswith((root, "data:")), link
+        path = unquote(urlsplit(link).path)
+        assert not path.startswith(root) or (site / path.removeprefix(root)).exists(), link
+
+
+def test_the_sitemap_names_every_page(site, pages):
+    listed = re.findall(r"<loc>(.*?)</loc>", (site / "sitemap.xml").read_text("utf-8"))
+    base = notebooks.repository().site_url
+    left_out = {"index.html", "search.html", "genindex.html"}
+    assert sorted(listed) == sorted(base + page for page in pages if page not in left_out)

@@ -4,63 +4,15 @@ python tests/browser/shots.py _build/html chapters/resnet.html [more.html …] F
 """
 
 import contextlib
-import http.server
-import os
-import shutil
 import sys
-import threading
-from functools import partial
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from utils.browser import chromium, served  # noqa: F401
+from utils.browser import opened as browser
 
 SIZES = {"laptop": (1280, 900), "phone": (390, 844)}
-# Without a display, without a sandbox (which a container lacks), asking nobody for anything.
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-def chromium():
-    """Path of an installed Chromium or Chrome; None where there is none."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
-@contextlib.contextmanager
-def served(folder):
-    """The folder's address while the block runs."""
-    handler = partial(Quiet, directory=str(folder))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-@contextlib.contextmanager
-def browser():
-    with sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
-        try:
-            yield opened
-        finally:
-            opened.close()
 
 
 @contextlib.contextmanager
