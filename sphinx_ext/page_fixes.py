@@ -8,6 +8,7 @@
   the .md, which Colab cannot open.
 * Accessibility: the name of a button or <summary> is the text one sees (WCAG 2.5.3); wide tables
   can be reached and scrolled by keyboard (WCAG 2.1.1).
+* sitemap.xml names every page; the extension for it names those that this build wrote.
 * `singlehtml`: an extension that registers visitors for it hides everybody's html ones.
 """
 
@@ -17,6 +18,7 @@ import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from xml.sax.saxutils import escape
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -79,6 +81,20 @@ def mend_doctree(app: Sphinx, doctree: nodes.document, page: str) -> None:
             link.replace_self(link.children)  # a click on this title unfolds the solution
 
 
+def write_sitemap(app: Sphinx, exception: Exception | None) -> None:
+    if exception or app.builder.name != "html":
+        return
+    pages = sorted(app.builder.get_target_uri(page) for page in app.env.found_docs)
+    lines = [f"<url><loc>{escape(app.config.html_baseurl + page)}</loc></url>" for page in pages]
+    Path(app.outdir, "sitemap.xml").write_text(
+        '<?xml version="1.0" encoding="utf-8"?>\n'
+        '<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n'
+        + "\n".join(lines)
+        + "\n</urlset>\n",
+        encoding="utf-8",
+    )
+
+
 def _scripts(scripts: list[Any]) -> list[Any]:
     kept, seen = [], set()
     for script in scripts:
@@ -104,4 +120,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("builder-inited", restore_singlehtml)
     app.connect("doctree-resolved", mend_doctree, priority=900)
     app.connect("html-page-context", mend, priority=900)
+    app.connect("build-finished", write_sitemap)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
