@@ -32,6 +32,7 @@ pre, .highlight pre {white-space: pre-wrap !important; overflow: visible !import
 .cell_input, .cell_output, div.highlight, figure, img, tr, .math, h1, h2, h3,
 .admonition > .admonition-title {break-inside: avoid}
 h1, h2, h3, .admonition-title {break-after: avoid}
+.pst-scrollable-table-container, .cell_output {overflow: visible !important}
 img {max-width: 100% !important} .sd-tab-content {display: block !important}
 """
 # Opens what is folded; leaves the solutions out, or keeps nothing but them.
