@@ -188,7 +188,8 @@ def main(folder):
     # What torch imports on first use is then there in every child. No backward pass: it would
     # start a thread, and only a process of a single thread is safe to fork.
     model = network()
-    config = dict.fromkeys(options.OPTIONS, 0.1) | {"optimizer": "sgd", "schedule": "onecycle"}
+    config = dict.fromkeys(options.OPTIONS, 0.1)
+    config |= {"optimizer": "sgd", "schedule": "onecycle", "rates": None}
     optimizer = options.make_optimizer(model, config)
     options.make_scheduler(optimizer, config, 10)
     optimizer.step()
