@@ -8,6 +8,7 @@
   the .md, which Colab cannot open.
 * Accessibility: the name of a button or <summary> is the text one sees (WCAG 2.5.3); wide tables
   can be reached and scrolled by keyboard (WCAG 2.1.1).
+* What a search engine or a shared link says of a chapter is its idea, not when it was recorded.
 * sitemap.xml names every page; the extension for it names those that this build wrote.
 * `singlehtml`: an extension that registers visitors for it hides everybody's html ones.
 """
@@ -69,6 +70,15 @@ def mend(
             )
 
 
+def describe(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """The page is written; what sphinxext-opengraph reads begins with the chapter's idea."""
+    for node in list(doctree.findall(nodes.paragraph)) if doctree else []:
+        if "provenance" in node["classes"]:
+            node.parent.remove(node)
+
+
 def mend_doctree(app: Sphinx, doctree: nodes.document, page: str) -> None:
     for node in list(doctree.findall(nodes.raw)):  # sphinx-thebe's, which Jupyter Book loads
         if "thebe-config" in node.astext() or "kernelName =" in node.astext():
@@ -119,6 +129,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", configure)
     app.connect("builder-inited", restore_singlehtml)
     app.connect("doctree-resolved", mend_doctree, priority=900)
+    app.connect("html-page-context", describe, priority=100)
     app.connect("html-page-context", mend, priority=900)
     app.connect("build-finished", write_sitemap)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -6,6 +6,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import books
 import pytest
+import yaml
 from bs4 import BeautifulSoup
 
 from utils import notebooks
@@ -242,6 +243,28 @@ def test_a_page_that_is_not_there_leads_back_from_any_depth(site):
         assert link.startswith((root, "data:")), link
         path = unquote(urlsplit(link).path)
         assert not path.startswith(root) or (site / path.removeprefix(root)).exists(), link
+
+
+def test_a_shared_link_shows_a_card_and_the_idea_of_the_page(site, pages):
+    name = yaml.safe_load((notebooks.ROOT / "_config.yml").read_text("utf-8"))["title"]
+    base = notebooks.repository().site_url
+    for chapter in notebooks.chapters():
+        page = pages[f"chapters/{chapter}.html"]
+        meta = {
+            tag.get("property") or tag.get("name"): tag.get("content")
+            for tag in page.find_all("meta")
+        }
+        assert meta["og:site_name"] == name
+        assert meta["og:image"] == f"{base}_static/card.png"
+        assert meta["twitter:card"] == "summary_large_image"
+        for key in ("og:description", "description"):
+            assert "Recorded" not in meta[key], chapter
+        text = notebooks.chapter_path(chapter).read_text("utf-8")
+        idea = re.search(r"^# .*\n\n(.+)", text, re.MULTILINE)[1]
+        assert meta["description"][:25] == idea[:25], chapter
+    card = (site / "_static" / "card.png").read_bytes()
+    assert card[16:24] == bytes.fromhex("000004b0 00000276".replace(" ", ""))  # 1200 × 630
+    assert len(card) < 100_000
 
 
 def test_the_sitemap_names_every_page(site, pages):
