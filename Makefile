@@ -90,7 +90,9 @@ record: .venv/installed
 		$(if $(PROFILE),--profile $(PROFILE)) $(if $(DEVICE),--device $(DEVICE))
 	@$(MAKE) --no-print-directory book
 
+# Trusted, because JupyterLab shows no SVG, as the figures are, of notebooks that it does not know.
 lab: .venv/installed
+	@$(COURSE_PYTHON) -m jupyter trust chapters/*.ipynb >/dev/null
 	@$(COURSE_PYTHON) -m jupyterlab chapters
 
 serve: .venv-book/installed

@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
+from nbformat.sign import NotebookNotary
 from packaging.requirements import Requirement
 
 from utils import notebooks
@@ -74,6 +76,28 @@ def test_make_alone_tells_what_there_is():
     shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     targets = set(re.search(r"^\.PHONY: (.*)$", read("Makefile"), re.MULTILINE)[1].split())
     assert set(re.findall(r"^make (\w+)", shown, re.MULTILINE)) == targets - {"help"}
+
+
+def test_make_lab_opens_notebooks_whose_figures_show(tmp_path):
+    """JupyterLab shows no SVG of a notebook that it does not trust."""
+    shown = subprocess.run(
+        ["make", "-n", "lab", "COURSE_PYTHON=" + sys.executable],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    trust = next(line for line in shown if "jupyter trust" in line)
+    assert shown.index(trust) < next(i for i, line in enumerate(shown) if "jupyterlab" in line)
+    shutil.copytree(ROOT / "chapters", tmp_path / "chapters")
+    data = tmp_path / "data"
+    subprocess.run(
+        trust,
+        shell=True,
+        cwd=tmp_path,
+        check=True,
+        env=os.environ | {"JUPYTER_DATA_DIR": str(data)},
+    )
+    notary = NotebookNotary(data_dir=str(data))
+    for path in (tmp_path / "chapters").glob("*.ipynb"):
+        assert notary.check_signature(nbformat.read(path, 4)), path.name
 
 
 def test_every_top_level_folder_is_explained():
