@@ -26,7 +26,7 @@ help:
 	@echo 'make test        everything: lint, tests, notebooks, pages'
 	@echo 'make record      run chapters and keep their outputs; CHAPTER=resnet PROFILE=full DEVICE=cuda'
 	@echo 'make bench       measure this machine again; BENCH=pipeline for one; about an hour for all'
-	@echo 'make linkcheck   ask every link to another site whether it still answers'
+	@echo 'make linkcheck   follow every link of the pages, to other sites too; needs the network'
 	@echo 'make clean       remove what was built; the environments .venv and .venv-book stay'
 
 # An interrupted installation leaves no stamp, so that the next make finishes it.
@@ -107,8 +107,8 @@ bench: .venv/installed
 		echo; $(COURSE_PYTHON) -m benchmarks.$$name || exit 1; \
 	done
 
-linkcheck: .venv-book/installed
-	@PYTHONWARNINGS=ignore .venv-book/bin/jupyter-book build -q --builder linkcheck . >/dev/null
+linkcheck: book
+	@$(BOOK_PYTHON) -m utils.links
 
 clean:
 	rm -rf _build .pytest_cache .ruff_cache
