@@ -7,7 +7,7 @@
 * A chapter's Colab link must end in .ipynb: with no notebook beside it, the theme silently links
   the .md, which Colab cannot open.
 * Accessibility: the name of a button or <summary> is the text one sees (WCAG 2.5.3); wide tables
-  can be reached and scrolled by keyboard (WCAG 2.1.1).
+  can be reached and scrolled by keyboard (WCAG 2.1.1); sources are items of their list (1.3.1).
 * What a search engine or a shared link says of a chapter is its idea, not when it was recorded.
 * sitemap.xml names every page; the extension for it names those that this build wrote.
 * `singlehtml`: an extension that registers visitors for it hides everybody's html ones.
@@ -54,6 +54,8 @@ def mend(
     context["script_files"] = _scripts(context.get("script_files", []))
     if body := context.get("body"):
         body = body.replace(' aria-label="Toggle hidden content"', "")
+        # docutils' list of sources; the role that it gives to each has been given up.
+        body = body.replace(' role="doc-biblioentry"', ' role="listitem"')
         context["body"] = re.sub(
             r'(<div class="pst-scrollable-table-container")>', r'\1 tabindex="0">', body
         )

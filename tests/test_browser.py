@@ -35,7 +35,8 @@ FILTERS = """['article img[src$=".svg"]:not(.dark-light)',
     css => [...document.querySelectorAll(css)].map(e => getComputedStyle(e).filter))"""
 WIDTHS = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
 PAGES = [
-    *("intro.html", "status.html", "glossary.html", "exercises.html"),
+    *("intro.html", "setup.html", "scaling.html", "performance.html", "glossary.html"),
+    *("exercises.html", "status.html", "references.html", "search.html"),
     *(f"chapters/{name}.html" for name in notebooks.chapters()),
 ]
 
