@@ -54,15 +54,18 @@ def choose_scripts(
     """Jupyter Book puts every script of _static into every page; this page needs only its own."""
     here = {node["name"] for node in doctree.findall(live)} if doctree else set()
     wanted = {f"live/{name}.js" for name in here | {"live"}} if here else set()
-    kept = []
+    kept, used = [], []
     for script in context.get("script_files", []):
         name = str(getattr(script, "filename", script) or "").removeprefix("_static/")
         if name.startswith("live/"):
             if name not in wanted:
                 continue
             script.attributes["defer"] = "defer"  # its place comes later in the page
-        kept.append(script)
-    context["script_files"] = kept
+            # The others build on live.js; they come here in the order of the file system.
+            used.insert(0 if name == "live/live.js" else len(used), script)
+        else:
+            kept.append(script)
+    context["script_files"] = kept + used
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
