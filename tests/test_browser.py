@@ -6,10 +6,12 @@ Skipped where there is no Chromium or Chrome, except on CI, where that is a fail
 import contextlib
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
 import books
+import numpy as np
 import pytest
 import torch
 
@@ -222,3 +224,138 @@ def test_without_javascript_a_page_shows_the_still_picture_or_nothing(chrome, ba
     assert place.count() == 1
     assert place.is_visible() == (place.locator("img").count() == 1)
     context.close()
+
+
+# ---- accuracy against cost (_static/live/cost.js) -----------------------------------------------
+
+COLUMNS = [
+    *("network", "test accuracy (%)", "±", "parameters", "MACs (M)", "training (s)"),
+    *("batch 1 (ms)", "batch 128 (ms)", "memory (MiB)"),
+]
+
+
+def fifteen_networks():
+    """Rows as a table has them, one of them without a spread and one without a time."""
+    random = np.random.default_rng(0)
+    rows = []
+    for i in range(15):
+        accuracy, spread = 75 + 15 * random.random(), 0.1 + random.random()
+        macs, seconds, one, many = np.exp(random.uniform(0, [6, 2, 2, 3]))
+        rows.append([
+            f"Net {i}", f"{accuracy:.1f}", f"{spread:.1f}", f"{265_000 + 900 * i:,}",
+            f"{macs:.1f}", f"{200 * seconds:,.0f}", f"{one:.2f}", f"{9 * many:.1f}",
+            f"{300 + 40 * (i // 2)}",
+        ])  # fmt: skip
+    rows[3][2] = rows[4][5] = "–"
+    rows[7][1], rows[7][8] = rows[6][1], rows[6][8]  # as good, as dear
+    return rows
+
+
+@pytest.fixture(scope="module")
+def costs(shots, tmp_path_factory):
+    """The address of a small book with a table, `cost.html`, and one without, `none.html`."""
+    root = books.make_toy(tmp_path_factory.mktemp("cost"))
+    (root / "_static" / "live").mkdir()
+    for name in ("live.js", "cost.js"):
+        shutil.copy(books.ROOT / "_static" / "live" / name, root / "_static" / "live")
+    live = "```{live} cost\nAll networks, by what they cost.\n```\n"
+    lines = [COLUMNS, ["---"] * len(COLUMNS), *fifteen_networks()]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    (root / "cost.md").write_text(f"# Cost\n\n{live}\n{table}\n", "utf-8")
+    (root / "none.md").write_text(f"# None\n\n{live}\n| network | ± |\n|---|---|\n| a | 1 |\n")
+    with (root / "_toc.yml").open("a") as contents:
+        contents.write("      - file: cost\n      - file: none\n")
+    done = books.build(root)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    with shots.served(root / "_build" / "html") as address:
+        yield address
+
+
+def number(text):
+    return None if text == "–" else float(text.replace(",", ""))
+
+
+@pytest.mark.parametrize("cost", COLUMNS[3:])
+def test_the_cost_plot_shows_what_the_table_says(shots, chrome, costs, cost):
+    rows = [dict(zip(COLUMNS, row, strict=True)) for row in fifteen_networks()]
+    rows = [row for row in rows if number(row[cost]) is not None]
+    rows.sort(key=lambda row: (number(row[cost]), -number(row[COLUMNS[1]])))
+    with shots.opened(chrome, costs, "cost.html") as (tab, foreign, errors):
+        assert not errors
+        assert not foreign
+        place = tab.locator("#live-cost")
+        place.locator("select").focus()
+        place.locator("select").select_option(cost)
+        points = place.locator("g[tabindex]")
+        assert points.count() == len(rows)
+        at, best = [], -1.0
+        for i, row in enumerate(rows):
+            tab.keyboard.press("Tab")  # from the choice to the first, and from one to the next
+            point = points.nth(i)
+            assert point.evaluate("e => e === document.activeElement")
+            spread = "" if row["±"] == "–" else f" ± {row['±']}"
+            said, told = point.get_attribute("aria-label"), place.locator("[role=status]")
+            assert said.startswith(f"{row['network']}: {row['test accuracy (%)']}{spread} %, ")
+            assert row[cost] in said
+            assert told.inner_text().startswith(said)
+            assert place.locator(".live-chosen text").text_content() == row["network"]
+            accuracy = number(row["test accuracy (%)"])
+            front = accuracy > best
+            best = max(best, accuracy)
+            kind = point.get_attribute("class")
+            assert ("live-front" in kind, "live-other" in kind) == (front, not front)
+            assert ("No other costs as little" in told.inner_text()) == front
+            assert "live-chosen" in kind
+            circle = point.locator("circle")
+            x, y = (float(circle.get_attribute(name)) for name in ("cx", "cy"))
+            at.append((x, number(row[cost]), y, accuracy))
+            assert point.locator("line").count() == (3 if spread else 0)
+        x, value, y, accuracy = np.array(at).T
+        logarithmic = value.max() >= 10 * value.min()
+        assert logarithmic == (", logarithmic" in place.locator("svg").text_content())
+        assert_straight(x, np.log(value) if logarithmic else value)
+        assert_straight(y, accuracy)
+
+
+def assert_straight(place, value):
+    """Places on an axis lie on a straight line over the values."""
+    rest = place - np.polyval(np.polyfit(value, place, 1), value)
+    assert np.abs(rest).max() < 1e-6 * np.ptp(place)
+
+
+def test_the_cost_plot_of_two_kinds_of_axes_was_tested():
+    ratios = []
+    for column in range(3, len(COLUMNS)):
+        values = [v for row in fifteen_networks() if (v := number(row[column]))]
+        ratios.append(max(values) / min(values))
+    assert min(ratios) < 10 < max(ratios)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", ["laptop", "phone"])
+def test_the_cost_plot_answers_a_pointer_in_both_themes_and_sizes(
+    shots, axe, chrome, costs, scheme, size
+):
+    with shots.opened(chrome, costs, "cost.html", scheme, size) as (tab, _, errors):
+        place = tab.locator("#live-cost")
+        place.scroll_into_view_if_needed()
+        point = place.locator("g[tabindex]").last
+        box = point.locator("circle").bounding_box()
+        tab.mouse.move(box["x"] + box["width"] / 2 + 3, box["y"] + box["height"] / 2)
+        told = place.locator("[role=status]").inner_text()
+        assert told.startswith(point.get_attribute("aria-label"))
+        place.locator("select").select_option("parameters")  # the same stays chosen
+        assert place.locator("[role=status]").inner_text().startswith(told.split(":")[0] + ":")
+        content, window = tab.evaluate(WIDTHS)
+        assert content <= window
+        assert not errors
+        tab.evaluate(axe)
+        found = tab.evaluate(AXE)
+        assert not found, "\n".join(found)
+
+
+def test_without_its_table_the_cost_plot_stays_hidden(shots, chrome, costs):
+    with shots.opened(chrome, costs, "none.html") as (tab, _, errors):
+        assert tab.locator("#live-cost").count() == 1
+        assert not tab.locator("#live-cost").is_visible()
+        assert not errors
