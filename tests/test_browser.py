@@ -4,16 +4,21 @@ Skipped where there is no Chromium or Chrome, except on CI, where that is a fail
 """
 
 import contextlib
+import gzip
+import io
+import json
 import os
 import re
 import shutil
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import books
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from utils import chapters, notebooks
 from utils.receptive import receptive_field
@@ -38,7 +43,7 @@ FILTERS = """['article img[src$=".svg"]:not(.dark-light)',
 WIDTHS = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
 PAGES = [
     *("intro.html", "setup.html", "scaling.html", "performance.html", "glossary.html"),
-    *("exercises.html", "status.html", "references.html", "search.html"),
+    *("live.html", "exercises.html", "status.html", "references.html", "search.html"),
     *(f"chapters/{name}.html" for name in notebooks.chapters()),
 ]
 
@@ -61,8 +66,13 @@ def shots():
 
 
 @pytest.fixture(scope="module")
-def base(shots):
-    with shots.served(books.built_course()) as address:
+def site():
+    return books.built_course()
+
+
+@pytest.fixture(scope="module")
+def base(shots, site):
+    with shots.served(site) as address:
         yield address
 
 
@@ -215,15 +225,170 @@ def test_the_live_norm_axes_are_those_of_the_chapter(live):
             assert shown == (x.grad != 0).flatten().tolist(), (name, groups)
 
 
-@pytest.mark.parametrize("page", ["alexnet", "vgg"])
+@pytest.mark.parametrize("page", ["chapters/alexnet", "chapters/vgg", "live"])
 def test_without_javascript_a_page_shows_the_still_picture_or_nothing(chrome, base, page):
     context = chrome.new_context(java_script_enabled=False)
     tab = context.new_page()
-    tab.goto(f"{base}chapters/{page}.html")
+    tab.goto(f"{base}{page}.html")
     place = tab.locator(".live")
     assert place.count() == 1
     assert place.is_visible() == (place.locator("img").count() == 1)
     context.close()
+
+
+# ---- the network in the browser (live.md) -------------------------------------------------------
+
+NETWORK = books.ROOT / "_static" / "live" / "network"
+# Bytes of what the page has fetched, by name; the page itself is not among it.
+FETCHED = """() => Object.fromEntries(performance.getEntriesByType('resource')
+    .filter(r => r.name.startsWith('http')).map(r => [r.name, r.encodedBodySize]))"""
+DROP = """async (place, bytes) => {
+    const data = new DataTransfer();
+    data.items.add(new File([new Uint8Array(bytes)], 'mine.png', {type: 'image/png'}));
+    const event = {dataTransfer: data, bubbles: true, cancelable: true};
+    place.dispatchEvent(new DragEvent('dragover', event));
+    place.dispatchEvent(new DragEvent('drop', event));
+}"""
+
+
+@pytest.fixture(scope="module")
+def about():
+    return json.loads((NETWORK / "resnet20.json").read_text("utf-8"))
+
+
+def loaded(tab):
+    """The place of the network, after the press of its button."""
+    place = tab.locator("#live-network")
+    place.get_by_role("button", name="Load the network").click()
+    place.locator("[aria-pressed=true]").wait_for(timeout=60_000)
+    return place
+
+
+def percentages(place, after=""):
+    """The ten answers, when the text below them is no longer `after`."""
+    told = place.locator("[role=status]")
+    for _ in range(100):
+        if (said := told.inner_text()) != after and "…" not in said:
+            break
+        place.page.wait_for_timeout(50)
+    assert said != after, "no answer in five seconds"
+    rows = place.locator(".live-bars li").all_inner_texts()
+    return [float(re.search(r"([\d.]+) %", row)[1]) for row in rows], said
+
+
+def weight(path):
+    """Bytes of a file as a host sends it, which packs text."""
+    data = path.read_bytes()
+    return len(gzip.compress(data, 6) if path.suffix in (".css", ".js", ".svg") else data)
+
+
+def as_torch_says(about, i):
+    logits = torch.tensor(about["logits"][i], dtype=torch.float64)
+    return (100 * logits.softmax(0)).tolist()
+
+
+def as_png(image):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "png")
+    return file.getvalue()
+
+
+def test_nothing_of_the_network_is_fetched_before_the_button_is_pressed(shots, chrome, site, base):
+    with shots.opened(chrome, base, "live.html") as (tab, foreign, errors):
+        before = tab.evaluate(FETCHED)
+        assert not [name for name in before if "/live/network/" in name]
+        assert sum(weight(site / urlsplit(name).path[1:]) for name in before) < 1_500_000
+        button = tab.locator("#live-network button")
+        promised = float(re.search(r"([\d.]+) MB", button.inner_text())[1])
+        loaded(tab)
+        after = tab.evaluate(FETCHED)
+        came = sum(size for name, size in after.items() if name not in before)
+        assert round(came / 1e6, 1) == promised
+        assert all("/live/network/" in name for name in after.keys() - before.keys())
+        assert not foreign
+        assert not errors
+
+
+@pytest.mark.parametrize(("scheme", "size"), [("light", "laptop"), ("dark", "phone")])
+def test_the_network_in_the_browser_answers_as_torch_did(
+    shots, axe, chrome, base, about, scheme, size
+):
+    with shots.opened(chrome, base, "live.html", scheme, size) as (tab, foreign, errors):
+        place = loaded(tab)
+        thumbs = place.get_by_role("group", name="Test images").get_by_role("button")
+        assert thumbs.count() == len(about["labels"]) == 20
+        assert tab.evaluate("document.activeElement.ariaLabel") == "test image: airplane 1"
+        found, said = percentages(place)
+        for i, label in enumerate(about["labels"]):
+            if i:
+                tab.keyboard.press("Tab")
+                tab.keyboard.press("Enter")
+                found, said = percentages(place, after=said)
+            expected = as_torch_says(about, i)
+            assert found == pytest.approx(expected, abs=0.06)
+            answer, truth = about["classes"][int(np.argmax(expected))], about["classes"][label]
+            assert said.startswith(f"The network says {answer}, {max(found)} %.")
+            assert f"says {truth}, so that is {'right' if answer == truth else 'wrong'}" in said
+            assert place.locator(".live-best").inner_text().startswith(answer)
+        content, window = tab.evaluate(WIDTHS)
+        assert content <= window
+        assert not foreign
+        assert not errors
+        tab.evaluate(axe)
+        found = tab.evaluate(AXE)
+        assert not found, "\n".join(found)
+
+
+def test_the_readers_own_picture_is_cut_reduced_and_stays_in_the_browser(
+    shots, chrome, base, about
+):
+    images = np.asarray(Image.open(NETWORK / "images.png"))  # beside each other
+    fifth, sixth = (images[:, 32 * i : 32 * i + 32] for i in (5, 6))
+    # Eight times as large, and with something at the sides, which the square leaves out.
+    wide = np.pad(fifth.repeat(8, 0).repeat(8, 1), ((0, 0), (40, 40), (0, 0)))
+    high = np.pad(sixth.repeat(4, 0).repeat(4, 1), ((10, 10), (0, 0), (0, 0)))
+    with shots.opened(chrome, base, "live.html") as (tab, foreign, errors):
+        place = loaded(tab)
+        _, said = percentages(place)
+        before = tab.evaluate(FETCHED)
+        picker = place.get_by_label("your own picture")
+        picker.set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": as_png(wide)})
+        found, said = percentages(place, after=said)
+        assert found == pytest.approx(as_torch_says(about, 5), abs=0.06)
+        assert "These ten are all it knows" in said
+        assert place.locator("[aria-pressed=true]").count() == 0
+
+        place.evaluate(DROP, list(as_png(high)))
+        found, said = percentages(place, after=said)
+        assert found == pytest.approx(as_torch_says(about, 6), abs=0.06)
+
+        place.get_by_role("button", name="random pixels").click()
+        found, said = percentages(place, after=said)
+        assert sum(found) == pytest.approx(100, abs=0.5)
+
+        text = {"name": "a.txt", "mimeType": "text/plain", "buffer": b"not a picture"}
+        picker.set_input_files(text)
+        _, said = percentages(place, after=said)
+        assert said == "a.txt is no picture that this browser can read."
+        assert tab.evaluate(FETCHED) == before
+        assert not foreign
+        assert not errors
+
+
+def test_a_network_that_does_not_come_leaves_the_still_picture_and_a_second_try(
+    shots, chrome, base
+):
+    with shots.opened(chrome, base, "live.html") as (tab, _, _):
+        tab.route("**/resnet20.onnx", lambda route: route.fulfill(status=503))
+        place = tab.locator("#live-network")
+        place.get_by_role("button").click()
+        told = place.locator("[role=status]", has_text="did not work")
+        told.wait_for(timeout=10_000)
+        assert told.inner_text() == ("That did not work: the site answered 503 for resnet20.onnx.")
+        assert place.locator("img.live-static").is_visible()
+        tab.unroute("**/resnet20.onnx")
+        loaded(tab)
+        assert place.locator("img.live-static").count() == 0
 
 
 # ---- accuracy against cost (_static/live/cost.js) -----------------------------------------------

@@ -18,7 +18,7 @@ def printed(tmp_path_factory):
     if not browser.chromium():
         (pytest.fail if os.environ.get("CI") else pytest.skip)("printing needs Chromium or Chrome")
     target = tmp_path_factory.mktemp("pdf") / "book.pdf"
-    count = pdf.make(books.built_course(), target, ["intro", f"chapters/{NAME}"])
+    count = pdf.make(books.built_course(), target, ["intro", f"chapters/{NAME}", "live"])
     reader = pypdf.PdfReader(target)
     assert len(reader.pages) == count
     return reader
@@ -53,6 +53,13 @@ def test_every_line_of_code_is_whole(printed):
     assert len(lines) > 50
     missing = [line for line in lines if squeezed(line) not in both]
     assert not missing
+
+
+def test_a_picture_to_play_with_stands_still(printed):
+    item = next(i for i in printed.outline if not isinstance(i, list) and "browser" in i.title)
+    page = printed.pages[printed.get_destination_page_number(item)]
+    assert len(page.images) == 1
+    assert "Load the network" not in page.extract_text()
 
 
 def test_paper_is_a4_and_pages_have_an_outline(printed):

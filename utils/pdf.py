@@ -23,7 +23,8 @@ LOOK = """
 html, body {background: white !important; font-size: 10pt}
 .pst-async-banner-revealer, .bd-header, .bd-header-article, .bd-sidebar-primary,
 .bd-sidebar-secondary, .prev-next-footer, .bd-footer, .copybtn, .headerlink, .toggle-button,
-.skip-link, #pst-back-to-top, .live, #jb-print-toc, details.hide, .onlyprint nav
+.skip-link, #pst-back-to-top, #jb-print-toc, details.hide, .onlyprint nav,
+.live:not(:has(.live-static)), .live-controls, .live [role="status"]
   {display: none !important}
 .bd-main, .bd-content, .bd-article-container, .bd-article, article
   {display: block !important; max-width: none !important; width: auto !important; padding: 0}
