@@ -1,13 +1,16 @@
 """The first cell of every chapter makes `utils` importable, wherever the notebook runs."""
 
+import ast
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
+from utils import notebooks
 from utils.notebooks import SETUP_CELL
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,3 +80,38 @@ def test_no_network_stops_at_the_cell(run_cell, tmp_path):
     assert done.returncode != 0
     assert "git" in done.stderr
     assert not (tmp_path / "convnets").exists()
+
+
+# ---- what comes after it -------------------------------------------------------------------------
+
+# Colab has these without being asked, and the first cell installs nothing.
+COLAB = {
+    *("torch", "torchvision", "timm", "numpy", "matplotlib", "matplotlib_inline", "PIL"),
+    *("IPython", "nbformat", "tqdm", "requests", "urllib3", "filelock", "jsonschema", "yaml"),
+}
+
+
+def imported(source):
+    """Every module that Python code may import, at its top or later."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_notebooks_import_what_colab_has():
+    todo, seen = set(), set()
+    for name in notebooks.chapters():
+        cells = nbformat.read(ROOT / "chapters" / f"{name}.ipynb", 4).cells
+        todo |= {n for cell in cells if cell.cell_type == "code" for n in imported(cell.source)}
+    while todo:
+        seen.add(name := todo.pop())
+        module = ROOT.joinpath(*name.split(".")).with_suffix(".py")
+        if module.is_file():
+            todo |= imported(module.read_text("utf-8")) - seen
+    assert "utils.train" in seen
+    others = {name.split(".")[0] for name in seen} - set(sys.stdlib_module_names)
+    assert others - COLAB == {"utils"}
