@@ -40,6 +40,10 @@ BROKEN = """async () => {
 FILTERS = """['article img[src$=".svg"]:not(.dark-light)',
     'article img:is(.dark-light, :not([src$=".svg"]))'].map(
     css => [...document.querySelectorAll(css)].map(e => getComputedStyle(e).filter))"""
+# Formulas set apart from the text that are wider than the place they have.
+WIDE = """[...document.querySelectorAll('article mjx-container[display="true"]')]
+    .filter(e => e.scrollWidth > e.clientWidth + 2)
+    .map(e => `${e.closest('div.math')?.id} by ${e.scrollWidth - e.clientWidth} px`)"""
 WIDTHS = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
 PAGES = [
     *("intro.html", "setup.html", "scaling.html", "performance.html", "glossary.html"),
@@ -104,6 +108,7 @@ def test_page(shots, axe, chrome, base, page, scheme, size):
         assert not tab.evaluate(BROKEN), "pictures that do not show"
         content, window = tab.evaluate(WIDTHS)
         assert content <= window, f"the page is {content} px wide in a window of {window}"
+        assert not tab.evaluate(WIDE), "formulas to be broken into lines"
         drawings, others = tab.evaluate(FILTERS)
         assert all(("invert" in f) == (scheme == "dark") for f in drawings), drawings
         assert not any("invert" in f for f in others), "a photograph's colours were turned"
