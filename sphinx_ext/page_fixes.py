@@ -8,6 +8,7 @@
   the .md, which Colab cannot open.
 * Accessibility: the name of a button or <summary> is the text one sees (WCAG 2.5.3); wide tables
   can be reached and scrolled by keyboard (WCAG 2.1.1); sources are items of their list (1.3.1).
+* A line does not end between a formula and the punctuation that belongs to it.
 * What a search engine or a shared link says of a chapter is its idea, not when it was recorded.
 * sitemap.xml names every page; the extension for it names those that this build wrote.
 * `singlehtml`: an extension that registers visitors for it hides everybody's html ones.
@@ -30,6 +31,10 @@ from utils.notebooks import repository
 
 log = logging.getLogger(__name__)
 TEMPLATES = Path(__file__).parent / "templates"
+# A formula in the text with what belongs to it: "(" before, "." or "-th" behind.
+FORMULA = re.compile(
+    r"""[(“]?<span class="math notranslate nohighlight">[^<]*</span>(?:[-’]\w+)?[.,;:!?)”’]*"""
+)
 
 
 def configure(app: Sphinx, config: Config) -> None:
@@ -56,6 +61,7 @@ def mend(
         body = body.replace(' aria-label="Toggle hidden content"', "")
         # docutils' list of sources; the role that it gives to each has been given up.
         body = body.replace(' role="doc-biblioentry"', ' role="listitem"')
+        body = FORMULA.sub(_kept_together, body)
         context["body"] = re.sub(
             r'(<div class="pst-scrollable-table-container")>', r'\1 tabindex="0">', body
         )
@@ -105,6 +111,11 @@ def write_sitemap(app: Sphinx, exception: Exception | None) -> None:
         + "\n</urlset>\n",
         encoding="utf-8",
     )
+
+
+def _kept_together(found: re.Match[str]) -> str:
+    alone = found[0].startswith("<") and found[0].endswith(">")
+    return found[0] if alone else f'<span class="keep">{found[0]}</span>'
 
 
 def _scripts(scripts: list[Any]) -> list[Any]:

@@ -101,6 +101,16 @@ def test_mathjax_comes_from_the_site(site, pages):
         assert not any("cdn" in s for s in scripts), page
 
 
+def test_no_line_begins_with_a_formulas_full_stop(pages):
+    kept = [e for soup in pages.values() for e in soup.select("span.keep > span.math")]
+    assert kept
+    for page, soup in pages.items():
+        for formula in soup.select("span.math"):
+            after = formula.next_sibling
+            if isinstance(after, str) and after[:1] in tuple(".,;:!?)-"):
+                assert "keep" in formula.parent.get("class", []), f"{page}: {formula} {after[:20]}"
+
+
 def test_scripts_are_loaded_once(pages):
     for page, soup in pages.items():
         scripts = [s["src"] for s in soup.find_all("script", src=True)]
