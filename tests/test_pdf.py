@@ -45,6 +45,13 @@ def test_solutions_stand_at_the_end_and_nowhere_else(printed):
     )
 
 
+def test_a_chapter_begins_with_its_number_and_title(printed):
+    item = next(i for i in printed.outline if not isinstance(i, list) and "ResNeXt" in i.title)
+    assert re.match(r"\d+\. ResNeXt", item.title)
+    text = printed.pages[printed.get_destination_page_number(item)].extract_text()
+    assert squeezed(text).startswith(squeezed(item.title)), text[:200]
+
+
 def test_every_line_of_code_is_whole(printed):
     both = squeezed("".join(parts(printed)))
     cells = notebooks.code_cells(notebooks.chapter_path(NAME).read_text("utf-8"))
