@@ -107,6 +107,19 @@ def test_the_runs_of_the_chapters_own_that_are_set_beside_it(name):
         assert not r["provenance"]["data"]["synthetic"]
 
 
+@pytest.mark.parametrize("name", ["GoogLeNet", "ResNet-20", "DenseNet"])
+def test_the_long_runs_differ_from_the_chapters_own_in_their_epochs_alone(name):
+    """A quarter of the 180 epochs of the course that they are set beside."""
+    runs = conclusion.runs(name, "long")
+    assert len({r["seed"] for r in runs}) == len(runs) >= 1
+    own = conclusion.runs(name, "default")[0]
+    for r in runs:
+        assert r["epochs"] == 180 // 4
+        assert r["test_accuracy"] is not None
+        assert conclusion.recipe(r) == conclusion.recipe(own)
+        assert r["provenance"]["data"]["sha256"] == own["provenance"]["data"]["sha256"]
+
+
 def test_nothing_is_left_to_be_filled_in():
     assert not re.findall(r"@@[A-Z0-9-]+", TEXT)
 

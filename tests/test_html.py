@@ -26,12 +26,6 @@ FETCHED = {
 LINKED_ONLY = {"canonical", "search", "index", "next", "prev", "author", "license", "alternate"}
 HERE = "http://here/"
 
-# One figure in each; changing its code makes a recording stale, so it waits for the next run.
-HEAVY_UNTIL_RECORDED_AGAIN = {
-    "chapters/mobilenet.html": 400_000,
-    "chapters/layernorm.html": 201_000,
-}
-
 
 @pytest.fixture(scope="module")
 def site():
@@ -156,8 +150,7 @@ def test_pages_are_light(site, pages):
             if not source.startswith("data:")
         ]
         for path in paths:
-            limit = HEAVY_UNTIL_RECORDED_AGAIN.get(page, 200_000)
-            assert path.stat().st_size <= limit, f"{path.name} in {page}"
+            assert path.stat().st_size <= 200_000, f"{path.name} in {page}"
         weight = (site / page).stat().st_size + sum(path.stat().st_size for path in paths)
         assert weight <= 1_500_000, f"{page} weighs {weight:,} bytes"
 
