@@ -118,6 +118,7 @@ def test_the_long_runs_differ_from_the_chapters_own_in_their_epochs_alone(name):
         assert r["test_accuracy"] is not None
         assert conclusion.recipe(r) == conclusion.recipe(own)
         assert r["provenance"]["data"]["sha256"] == own["provenance"]["data"]["sha256"]
+    assert f"{100 * results.summary(runs).mean:.2f} %" in TEXT
 
 
 def test_nothing_is_left_to_be_filled_in():
