@@ -52,6 +52,12 @@ def remote():
     return folder.as_uri()
 
 
+@pytest.fixture(scope="session")
+def repository():
+    """The address of a repository as GitHub would serve it, for tests that clone."""
+    return remote()
+
+
 class EmptyFolder(RunningKernel):
     """A kernel in an empty folder, as on Colab."""
 
