@@ -44,6 +44,9 @@ FILTERS = """['article img[src$=".svg"]:not(.dark-light)',
 WIDE = """[...document.querySelectorAll('article mjx-container[display="true"]')]
     .filter(e => e.scrollWidth > e.clientWidth + 2)
     .map(e => `${e.closest('div.math')?.id} by ${e.scrollWidth - e.clientWidth} px`)"""
+CUT = """[...document.querySelectorAll('article table > caption')]
+    .filter(e => e.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
+    .map(e => e.innerText)"""
 WIDTHS = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
 PAGES = [
     *("intro.html", "setup.html", "scaling.html", "performance.html", "glossary.html"),
@@ -109,6 +112,7 @@ def test_page(shots, axe, chrome, base, page, scheme, size):
         content, window = tab.evaluate(WIDTHS)
         assert content <= window, f"the page is {content} px wide in a window of {window}"
         assert not tab.evaluate(WIDE), "formulas to be broken into lines"
+        assert not tab.evaluate(CUT), "captions of tables that are cut off"
         drawings, others = tab.evaluate(FILTERS)
         assert all(("invert" in f) == (scheme == "dark") for f in drawings), drawings
         assert not any("invert" in f for f in others), "a photograph's colours were turned"
