@@ -51,6 +51,7 @@ WIDTHS = "[document.documentElement.scrollWidth, document.documentElement.client
 PAGES = [
     *("intro.html", "setup.html", "scaling.html", "performance.html", "glossary.html"),
     *("live.html", "exercises.html", "status.html", "references.html", "search.html"),
+    "genindex.html",
     *(f"chapters/{name}.html" for name in notebooks.chapters()),
 ]
 
@@ -126,6 +127,25 @@ def test_page(shots, axe, chrome, base, page, scheme, size):
             box.locator(".admonition-title").first.click()
             tab.wait_for_timeout(50)
             assert body.is_visible(), "a click on a solution's title does not unfold it"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_for_what_is_not_there(shots, axe, chrome, site, tmp_path, scheme):
+    place = urlsplit(notebooks.repository().site_url).path.strip("/")  # its links lead from there
+    root = tmp_path / "site" / place
+    root.parent.mkdir(parents=True, exist_ok=True)
+    root.symlink_to(site.resolve(), target_is_directory=True)
+    page = f"{place}/404.html".lstrip("/")
+    with (
+        shots.served(tmp_path / "site") as base,
+        shots.opened(chrome, base, page, scheme) as (tab, foreign, errors),
+    ):
+        assert not foreign
+        assert not errors
+        assert tab.evaluate("document.documentElement.dataset.theme") == scheme
+        tab.evaluate(axe)
+        found = tab.evaluate(AXE)
+        assert not found, "\n".join(found)
 
 
 def test_dark_mode_button_works(shots, chrome, base):
