@@ -1,5 +1,6 @@
 """The built pages: nothing comes from another host, every link and picture is whole."""
 
+import itertools
 import re
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
@@ -242,6 +243,9 @@ def test_every_page_has_one_title_and_a_language(pages):
         assert soup.title.get_text().strip(), page
         headings = [h for h in soup.find_all("h1") if not h.find_parent(id="jb-print-docs-body")]
         assert len(headings) == 1, page
+        levels = [int(h.name[1]) for h in soup.select("article :is(h1, h2, h3, h4, h5, h6)")]
+        for above, level in itertools.pairwise(levels):
+            assert level <= above + 1, f"{page}: h{level} behind h{above}"
 
 
 def test_names_of_buttons_are_what_one_sees(pages):
