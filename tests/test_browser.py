@@ -47,6 +47,35 @@ WIDE = """[...document.querySelectorAll('article mjx-container[display="true"]')
 CUT = """[...document.querySelectorAll('article table > caption')]
     .filter(e => e.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
     .map(e => e.innerText)"""
+# Notes which elements get the focus. What was folded is unfolded first.
+WATCH = """() => {
+    window.course = {reached: [], all: []};
+    document.addEventListener('focusin', e => {
+        e.target.courseNumber ??= course.all.push(e.target) - 1;
+        course.reached.push(e.target.courseNumber);
+    });
+    const style = document.createElement('style');
+    style.textContent = '*, *::before, *::after { transition: none !important; }';
+    document.head.append(style);
+    document.querySelectorAll('.toggle-button-hidden, details:not([open]) > summary')
+        .forEach(e => e.click());
+}"""
+# What can be used and was not reached. Of a group of radio buttons one is; arrows lead to the rest.
+UNREACHED = """[...document.querySelectorAll(
+        'a[href], button, input, select, summary, textarea, [tabindex="0"]')]
+    .filter(e => e.courseNumber === undefined && !e.disabled && e.tabIndex >= 0
+        && !(e.type == 'radio' && !e.checked) && e.checkVisibility({visibilityProperty: true}))
+    .map(e => e.outerHTML.slice(0, 150))"""
+# Boxes that scroll, and that the keyboard cannot scroll.
+STUCK = """[...document.querySelectorAll('article *')]
+    .filter(e => /auto|scroll/.test(getComputedStyle(e).overflowX)
+        && e.checkVisibility({visibilityProperty: true})
+        && e.scrollWidth > e.clientWidth + 1 && e.courseNumber === undefined
+        && !e.querySelector('[tabindex="0"]'))
+    .map(e => e.outerHTML.slice(0, 150))"""
+# One element of each kind among the reached: the first.
+KINDS = """() => Object.entries(Object.fromEntries(course.all.map(
+    (e, i) => [`${e.tagName} .${e.getAttribute('class')}`, i]).reverse()))"""
 WIDTHS = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
 PAGES = [
     *("intro.html", "setup.html", "scaling.html", "performance.html", "glossary.html"),
@@ -97,6 +126,21 @@ def axe(shots):
     return Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text("utf-8")
 
 
+def tabbed(tab):
+    """Numbers of the page's elements, in the order in which the Tab key comes to them."""
+    tab.evaluate(WATCH)
+    tab.wait_for_timeout(500)  # the theme waits for 0.3 s before it looks for what scrolls
+    reached = []
+    while len(reached) == len(set(reached)) < 2000:
+        before = len(reached)
+        for _ in range(50):
+            tab.keyboard.press("Tab")
+        reached = tab.evaluate("course.reached")
+        if len(reached) - before < 50:  # it left the page at its end
+            break
+    return list(dict.fromkeys(reached))
+
+
 @pytest.mark.parametrize(
     ("scheme", "size"), [("light", "laptop"), ("dark", "laptop"), ("light", "phone")]
 )
@@ -108,6 +152,7 @@ def test_page(shots, axe, chrome, base, page, scheme, size):
         assert tab.evaluate("document.documentElement.dataset.theme") == scheme
         formulas = tab.locator("article .math").count()
         assert tab.locator("article mjx-container").count() >= formulas
+        assert tab.locator("article mjx-assistive-mml math").count() >= formulas
         assert tab.locator("article [data-mjx-error]").count() == 0, "a formula has an error"
         assert not tab.evaluate(BROKEN), "pictures that do not show"
         content, window = tab.evaluate(WIDTHS)
@@ -121,6 +166,11 @@ def test_page(shots, axe, chrome, base, page, scheme, size):
             tab.evaluate(axe)
             found = tab.evaluate(AXE)
             assert not found, "\n".join(found)
+        if (scheme, size) == ("light", "laptop"):  # this unfolds all that is folded
+            assert len(tabbed(tab)) > 20
+            assert not tab.evaluate(UNREACHED), "the Tab key does not come here"
+            assert not tab.evaluate(STUCK), "scrolls, but not by keyboard"
+            return
         for box in tab.locator("article .solution.dropdown").all()[:1]:
             body = box.locator(":scope > section, :scope > div").first
             assert not body.is_visible()
@@ -157,6 +207,94 @@ def test_dark_mode_button_works(shots, chrome, base):
             button.click()
             themes.add(tab.evaluate("document.documentElement.dataset.theme"))
         assert themes == {"light", "dark"}
+
+
+# ---- by keyboard alone ---------------------------------------------------------------------------
+
+
+def brightness(image):
+    """Relative luminance of every pixel as WCAG 2 defines it: (H, W, 3) bytes -> (H, W), 0 to 1."""
+    part = image / 255
+    linear = np.where(part <= 0.04045, part / 12.92, ((part + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]
+
+
+def seen(tab, number):
+    """How many pixels change their brightness at least 3:1 when the element has the focus."""
+    box = tab.evaluate(
+        """number => {
+            const e = course.all[number];
+            e.scrollIntoView({block: 'center', behavior: 'instant'});
+            e.focus({preventScroll: true, focusVisible: true});
+            const r = (e.closest('.sd-card') ?? e).getBoundingClientRect();
+            return [Math.max(r.x - 12, 0), Math.max(r.y - 12, 0),
+                Math.min(r.right + 12, innerWidth), Math.min(r.bottom + 12, innerHeight)];
+        }""",
+        number,
+    )
+    clip = {"x": box[0], "y": box[1], "width": box[2] - box[0], "height": box[3] - box[1]}
+
+    def shot():
+        png = tab.screenshot(clip=clip)
+        return brightness(np.asarray(Image.open(io.BytesIO(png)).convert("RGB")))
+
+    focused = shot()
+    tab.evaluate("document.activeElement.blur()")
+    rest = shot()
+    ratio = (np.maximum(focused, rest) + 0.05) / (np.minimum(focused, rest) + 0.05)
+    return int((ratio >= 3).sum())
+
+
+@pytest.mark.parametrize(("scheme", "size"), [("light", "laptop"), ("dark", "phone")])
+@pytest.mark.parametrize(
+    "page",
+    ["intro.html", "live.html", "search.html"]
+    + [f"chapters/{name}.html" for name in ("vgg", "conclusion")],
+)
+def test_what_has_the_focus_can_be_seen(shots, chrome, base, page, scheme, size):
+    with shots.opened(chrome, base, page, scheme, size) as (tab, _, _):
+        tabbed(tab)
+        found = {kind: seen(tab, number) for kind, number in tab.evaluate(KINDS)}
+        assert len(found) > 5
+        assert not {kind: pixels for kind, pixels in found.items() if pixels < 40}
+
+
+def test_solutions_menus_and_the_search_open_and_close_by_keyboard(shots, chrome, base):
+    with shots.opened(chrome, base, "chapters/resnet.html") as (tab, _, _):
+        box = tab.locator("article .solution.dropdown").first
+        body = box.locator(":scope > section, :scope > div").first
+        box.locator("button.toggle-button").focus()
+        for visible in (True, False):
+            tab.keyboard.press("Enter")
+            tab.wait_for_timeout(50)
+            assert body.is_visible() == visible
+
+        for name in ("Launch interactive content", "Source repositories", "Download this page"):
+            tab.get_by_role("button", name=name).focus()
+            tab.keyboard.press("Enter")
+            menu = tab.locator(".dropdown-menu.show")
+            assert menu.is_visible()
+            tab.keyboard.press("ArrowDown")
+            assert menu.evaluate("e => e.contains(document.activeElement)"), name
+            tab.keyboard.press("Escape")
+            assert menu.count() == 0
+
+        tab.locator(".search-button__button:visible").first.focus()
+        tab.keyboard.press("Enter")
+        field = tab.locator("#pst-search-dialog input[type=search]")
+        assert field.evaluate("e => e === document.activeElement")
+        tab.keyboard.press("Escape")
+        assert not field.is_visible()
+
+    with shots.opened(chrome, base, "chapters/resnet.html", size="phone") as (tab, _, _):
+        link = tab.locator(".bd-sidebar-primary a, dialog a", has_text="VGG").first
+        for open_it in (True, False):
+            if open_it:
+                tab.get_by_role("button", name="Toggle primary sidebar").focus()
+            tab.keyboard.press("Enter" if open_it else "Escape")
+            tab.wait_for_timeout(500)
+            inside = tab.evaluate("!!document.activeElement.closest('.bd-sidebar-primary, dialog')")
+            assert link.is_visible() == inside == open_it
 
 
 # ---- pictures to play with (_static/live) -------------------------------------------------------
@@ -217,6 +355,18 @@ def test_the_live_convolution_computes_what_torch_computes(live):
     assert "there is no output" in place.locator("[role=status]").inner_text()
 
 
+def test_the_shortcut_that_resnet_sets_in_it_halves_any_size_as_the_branch_does(live):
+    place, turn = live("chapters/resnet.html", "convolution")
+    for size in range(3, 13):
+        turn("input size", size)
+        for kernel, padding in ((3, 1), (1, 0)):
+            turn("kernel", kernel)
+            turn("padding", padding)
+            out = -(-size // 2)
+            assert f"has {out} × {out} pixels" in place.locator("[role=status]").inner_text()
+        assert place.locator(".live-seen").count() == 1
+
+
 def test_the_live_receptive_field_is_that_of_the_course(live):
     place, _ = live("chapters/vgg.html", "receptive-field")
     layers = [torch.nn.Conv2d(1, 1, 3), torch.nn.Conv2d(1, 1, 3)]
@@ -254,7 +404,7 @@ def test_the_live_norm_axes_are_those_of_the_chapter(live):
             assert shown == (x.grad != 0).flatten().tolist(), (name, groups)
 
 
-@pytest.mark.parametrize("page", ["chapters/alexnet", "chapters/vgg", "live"])
+@pytest.mark.parametrize("page", ["chapters/alexnet", "chapters/resnet", "chapters/vgg", "live"])
 def test_without_javascript_a_page_shows_the_still_picture_or_nothing(chrome, base, page):
     context = chrome.new_context(java_script_enabled=False)
     tab = context.new_page()

@@ -1,4 +1,5 @@
-/* The size of a convolution's output, and what one of its pixels is made of: chapters/alexnet.md. */
+/* The size of a convolution's output, and what one of its pixels is made of: chapters/alexnet.md
+   and chapters/resnet.md. */
 
 (() => {
   const [inputs, outputs] = [8, 16]; // channels
