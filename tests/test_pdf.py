@@ -11,6 +11,7 @@ from utils import browser, notebooks, pdf
 
 pypdf = pytest.importorskip("pypdf")
 NAME = "resnext"
+LIVE = "chapters/alexnet"  # with a picture to play with in its text
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,7 @@ def printed(tmp_path_factory):
     if not browser.chromium():
         (pytest.fail if os.environ.get("CI") else pytest.skip)("printing needs Chromium or Chrome")
     target = tmp_path_factory.mktemp("pdf") / "book.pdf"
-    count = pdf.make(books.built_course(), target, ["intro", f"chapters/{NAME}", "live"])
+    count = pdf.make(books.built_course(), target, ["intro", f"chapters/{NAME}", "live", LIVE])
     reader = pypdf.PdfReader(target)
     assert len(reader.pages) == count
     return reader
@@ -40,6 +41,7 @@ def test_solutions_stand_at_the_end_and_nowhere_else(printed):
     chapters, solutions = parts(printed)
     assert "Solution to Exercise" not in chapters
     text = notebooks.chapter_path(NAME).read_text("utf-8")
+    text += (notebooks.ROOT / f"{LIVE}.md").read_text("utf-8")
     assert solutions.count("Solution to Exercise") == text.count("{solution") - text.count(
         "{solution-end}"
     )
@@ -67,6 +69,11 @@ def test_a_picture_to_play_with_stands_still(printed):
     page = printed.pages[printed.get_destination_page_number(item)]
     assert len(page.images) == 1
     assert "Load the network" not in page.extract_text()
+
+    text = (notebooks.ROOT / f"{LIVE}.md").read_text("utf-8")
+    caption = re.search(r"\{live\}.*?```\{image\}.*?```\n\n(.{60})", text, re.DOTALL)[1]
+    (page,) = [p for p in printed.pages if squeezed(caption) in squeezed(p.extract_text())]
+    assert "output pixel" not in page.extract_text()  # a slider
 
 
 def test_paper_is_a4_and_pages_have_an_outline(printed):

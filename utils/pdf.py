@@ -23,8 +23,7 @@ LOOK = """
 html, body {background: white !important; font-size: 10pt}
 .pst-async-banner-revealer, .bd-header, .bd-header-article, .bd-sidebar-primary,
 .bd-sidebar-secondary, .prev-next-footer, .bd-footer, .copybtn, .headerlink, .toggle-button,
-.skip-link, #pst-back-to-top, #jb-print-toc, details.hide, .onlyprint nav,
-.live:not(:has(.live-static)), .live-controls, .live [role="status"]
+.skip-link, #pst-back-to-top, #jb-print-toc, details.hide, .onlyprint nav
   {display: none !important}
 .bd-main, .bd-content, .bd-article-container, .bd-article, article
   {display: block !important; max-width: none !important; width: auto !important; padding: 0}
@@ -90,6 +89,8 @@ def make(site: Path, target: Path, names: list[str]) -> int:
             "localStorage.setItem('mode', 'light'); localStorage.setItem('theme', 'light');"
         )
         tab = context.new_page()
+        # On paper a picture to play with stands still, which it does where its script does not run.
+        tab.route("**/_static/live/*.js*", lambda route: route.abort())
         for name in names:
             data, title, solutions = printed(tab, f"{base}{name}.html", False)
             book.append(io.BytesIO(data), outline_item=title)
