@@ -241,6 +241,13 @@ def test_memory(tiny, tmp_path, capsys, monkeypatch):
     assert len(record["rows"]) == len(memory.CASES)
 
 
+def test_training_on_all_images_was_measured_to_take_less_than_two_gib():
+    record = records.load(records.FOLDER / "memory.json")
+    (row,) = [row for row in record["rows"] if row["name"] == "fit and evaluate"]
+    assert record["settings"]["profile"] == "full"
+    assert max(row["values"]) < 2048
+
+
 def test_memory_of_a_process_of_its_own():
     assert 50 < memory.peak_of("workers", "smoke", 1) < 10_000
 

@@ -412,6 +412,8 @@ def test_without_javascript_a_page_shows_the_still_picture_or_nothing(chrome, ba
     place = tab.locator(".live")
     assert place.count() == 1
     assert place.is_visible() == (place.locator("img").count() == 1)
+    for folded in tab.locator("article .solution p").all():
+        assert folded.is_visible(), "nothing unfolds it"
     context.close()
 
 

@@ -14,14 +14,13 @@ from torch import nn
 
 from utils import chapters, notebooks
 from utils.data import load_cifar10
-from utils.notebooks import chapter_path
 
 DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
 
 
 def code_of(name):
     """The code cells of a chapter's notebook, parsed."""
-    cells = nbformat.read(chapter_path(name).with_suffix(".ipynb"), 4).cells
+    cells = nbformat.read(notebooks.chapter_path(name).with_suffix(".ipynb"), 4).cells
     return [ast.parse(cell.source) for cell in cells if cell.cell_type == "code"]
 
 
@@ -109,5 +108,5 @@ def test_a_check_takes_the_right_answer_and_refuses_wrong_ones(name, capsys):
             assert check(test, answer) is False, f"{test.__name__} takes a wrong answer"
             assert capsys.readouterr().out.startswith("not yet: ")
         tested.append(test.__name__)
-    written = chapter_path(name).read_text("utf-8").count("\nassert check(")
+    written = notebooks.chapter_path(name).read_text("utf-8").count("\nassert check(")
     assert len(tested) == written, tested

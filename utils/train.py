@@ -151,7 +151,7 @@ def _run(
         runtime.keep_memory()
     wrapped = distributed.wrap(options.compiled(model) if config["compile"] else model, device)
     # Without gradients there is room for more images at a time, but not for any number.
-    val_batch = min(500, 4 * config["batch_size"])
+    val_batch = min(250, 4 * config["batch_size"])
 
     for epoch in range(at.epoch, config["epochs"]):
         model.train()
@@ -210,7 +210,7 @@ def evaluate(
     model: nn.Module,
     split: Split,
     *,
-    batch_size: int = 500,
+    batch_size: int = 250,
     device: torch.device | None = None,
     precision: str = "auto",
 ) -> Metrics:
