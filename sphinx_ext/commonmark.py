@@ -300,10 +300,9 @@ class Writer:
     block_sidebar = block_topic
 
     def block_live(self, node: nodes.Element) -> None:
-        """The still picture and its caption, or where to find the one that moves."""
-        if not next(iter(node.findall(nodes.image)), None):
-            place = address_text(self.link(f"#live-{node['name']}"))
-            self.add(f"*To try out [on the page of this chapter]({place}):*")
+        """Where to find the picture that moves, the still one if there is one, and the caption."""
+        place = address_text(self.link(f"#live-{node['name']}"))
+        self.add(f"*To try out [on the page of this chapter]({place}):*")
         self.children(node)
 
     def titled(self, title: nodes.Node, node: nodes.Element) -> None:

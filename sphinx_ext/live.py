@@ -2,7 +2,7 @@
 
 The directive's content is the caption, and may begin with an image, the same picture standing
 still. The script takes the image's place. Where no script runs, on paper and in notebooks, the
-image stays; if there is none, a page shows nothing there, and a notebook a link to the page.
+image stays; if there is none, a page shows nothing there. A notebook has a link to the page.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -52,3 +54,13 @@ def test_a_page_gets_the_scripts_it_needs_and_the_one_they_build_on_first(tmp_pa
     assert scripts == ["live/live.js", "live/toy.js"]
     html = (tmp_path / "out" / "search.html").read_text()
     assert "live/" not in html
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("chapters/*.md")), ids=lambda path: path.stem)
+def test_a_notebook_leads_to_the_page_where_its_pictures_move(path):
+    places = re.findall(r"^`{3,}\{live\} (\S+)", path.read_text("utf-8"), re.MULTILINE)
+    links = re.findall(
+        rf"/chapters/{path.stem}\.html#live-([\w-]+)\)",
+        path.with_suffix(".ipynb").read_text("utf-8"),
+    )
+    assert links == places
